@@ -13,11 +13,11 @@ from vidret.video.container import decode_all, open_container, read_declared_end
 from vidret.video.files import open_file
 
 NO_TRACK = "has no audio track"
-MAX_SOUND_S = 30.0  # of the audio of a segment go to an encoder, as in MTEB
+MAX_SOUND_S = 30.0  # longest audio of a segment that an encoder gets, as in MTEB
 _PIECE_S = 10.0
 _MIN_GAP_S = 0.1  # less is jitter of the timestamps
 _MAX_OVERLAP_S = 1.0  # more is a restart of the clock
-_MAX_GAPS_S = 6 * 3600.0  # of a file together; more is broken timestamps
+_MAX_GAPS_S = 6 * 3600.0  # sum of all gaps of a file; more means broken timestamps
 _JOINED, _JITTER_S = 16, 0.01  # most frames resampled in one call, and the tolerance of their times
 _DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}  # of sample formats
 _MIN_MIXED = 0.02  # share of two channels' energy in their mix; less means opposite phase, as of a miswired microphone
@@ -69,7 +69,7 @@ class SoundCutter:
         self.fault = ""
         self._path, self._rate, self._heartbeat = path, sample_rate, heartbeat
         self._pieces: Iterator[tuple[float, Float32[np.ndarray, " sample"]]] | None = None
-        self._kept, self._kept_from = np.empty(0, np.float32), 0  # read samples, and where the first of them is
+        self._kept, self._kept_from = np.empty(0, np.float32), 0  # read samples, and the position of the first
 
     def cut(self, start_s: float, end_s: float) -> Int16[np.ndarray, " sample"]:
         """Return the samples from ``start_s`` to ``end_s``, at most ``MAX_SOUND_S``; silence where there are none."""
@@ -97,7 +97,7 @@ class SoundCutter:
 
 
 def find_sound_end(path: str) -> float:
-    """Return when the audio track ends as its container declares, in seconds on a player's clock; 0 if unknown.
+    """Return the declared end of the audio track, in seconds on a player's clock; 0 if unknown.
 
     Raise DecodeError if the file cannot be opened.
     """
@@ -112,10 +112,10 @@ def find_sound_end(path: str) -> float:
 
 
 def _resample(stream: Any, container: Any, sample_rate: int, heartbeat: Callable[[], None]) -> Iterator[Any]:
-    """Yield (seconds or None, samples of 16 bits) of each decoded frame, resampled."""
+    """Yield the resampled frames as (time in seconds or None, 16-bit samples)."""
     resampler, shape = None, None
     for frame in _join_frames(decode_all(container, stream, heartbeat)):
-        if resampler is None or _read_shape(frame) != shape:  # a track may change its form in the middle
+        if resampler is None or _read_shape(frame) != shape:  # a track may change its format in the middle
             resampler, shape = av.AudioResampler(_FORMAT, "mono", sample_rate), _read_shape(frame)
         time_s = frame.time
         try:
@@ -222,7 +222,7 @@ def _place(
     Silence fills gaps. Samples before zero, or that overlap earlier ones, are cut off. If the clock restarts, the
     samples continue, as the frames of the video do.
     """
-    position: int | None = None  # where the next samples belong
+    position: int | None = None  # of the next samples
     remaining = round(_MAX_GAPS_S * sample_rate)
     zero = round(zero_s * sample_rate)
     for time_s, samples in frames:

@@ -167,7 +167,7 @@ def _decode(stream: Any, packet: Any, *, skip_damaged: bool = True) -> list[Any]
 def scan_packets(
     container: Any, stream: Any, heartbeat: Callable[[], None], *, decode: bool = True
 ) -> tuple[Packets, Any, bool]:
-    """Return all packets, the first decoded frame, None without ``decode``, and whether the file is cut off."""
+    """Return all packets, the first decoded frame (None without ``decode``), and whether the file is cut off."""
     stream.codec_context.thread_count = 1
     rows = array("q")
     frame, is_cut_short, is_vp8 = None, False, stream.codec_context.name == "vp8"

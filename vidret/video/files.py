@@ -89,7 +89,7 @@ def stat_file(path: str, *, fresh: bool = False) -> FileStat:
 
 
 def read_mtime_ns(file_stat: FileStat) -> int:
-    """Return the modification time in nanoseconds since 1970, limited to what an index can store, until 2116."""
+    """Return the modification time in nanoseconds since 1970, limited to the range of an index, which ends in 2116."""
     return max(2 * NO_TIME, min(file_stat.st_mtime_ns, -NO_TIME))
 
 
@@ -179,7 +179,7 @@ def find_missing(paths: Iterable[str]) -> set[str]:
 def is_same_disk(missing: str, path: str) -> bool:
     """Return whether the nearest existing folder above a missing file is on the same disk as another file.
 
-    If not, its drive may be disconnected.
+    If not, the drive of the missing file may be disconnected.
     """
     if is_url(missing) or is_url(path):
         return False

@@ -26,7 +26,7 @@ class Identity:
     """A file's fingerprint, and its stamp from just before it was read.
 
     The stamp is the size, the modification time and, for local files, the change time. The content is unchanged while
-    the stamp is. It is empty for a file that was not read yet.
+    the stamp is. The stamp of a file that was not read yet is empty.
     """
 
     fingerprint: str

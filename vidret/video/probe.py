@@ -48,7 +48,7 @@ _FALLBACK_RATE, _MAX_RATE = 25.0, 1000.0  # frames per second
 _MISSING_TOLERANCE_S = 1.0
 # Upper bounds for a packet in which every block of 16 x 16 pixels is skipped.
 _STILL_BYTES, _STILL_BYTES_PER_BLOCK = 44, 0.0075
-_CLOCK_STEP_S = 1e-6  # to which FFmpeg rounds the start of a container
+_CLOCK_STEP_S = 1e-6  # FFmpeg rounds the start of a container to this
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,7 +209,7 @@ def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> Vide
     is_cut_short = scan.is_cut_short or scan.declared_end - (first + duration - start) > _MISSING_TOLERANCE_S
     gaps = timeline.find_gaps(times, duration)
     open_gop, still = timeline.has_leading_frames(packets), np.zeros(len(pts), dtype=bool)
-    if not (by_order or open_gop):  # else packets cannot tell
+    if not (by_order or open_gop):  # otherwise packets do not show which frames are still
         num_blocks = facts["width"] * facts["height"] / 256
         still = timeline.find_still(packets, _STILL_BYTES + _STILL_BYTES_PER_BLOCK * num_blocks)
     return VideoInfo(

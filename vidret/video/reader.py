@@ -142,8 +142,8 @@ def open_reader(
 
     ``decoder`` is the one to use, or ``"auto"`` to choose by file. With ``cuda:N``, the ``gpu_decoders`` are tried on
     that GPU: torchcodec on 8-bit 4:2:0 H.264, HEVC, VP9 and AV1, then Decord on H.264; a failure falls back to the CPU
-    with a warning. All other files and devices are decoded on the CPU. ``for_streaming``, ``"auto"`` means PyAV there,
-    since the others convert every frame that they decode.
+    with a warning. All other files and devices are decoded on the CPU. With ``for_streaming``, ``"auto"`` is PyAV on
+    the CPU, since the others convert every frame that they decode.
 
     PyAV calls ``heartbeat`` for every packet, so that a watchdog does not fire when two frames are hours apart, uses
     ``num_threads`` threads, and streams the frames of the ``mode``; the others ignore these and stream every frame.

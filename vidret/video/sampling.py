@@ -228,7 +228,7 @@ def check_positive(**values: float) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampledFrames:
-    """The frames sampled from a segment: distinct pictures, and the time and the row of its picture of each sample."""
+    """The frames sampled from a segment: its distinct pictures, and for each sample its time and its picture's row."""
 
     pictures: Frames
     times: Float64[np.ndarray, " sample"]

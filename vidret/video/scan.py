@@ -201,7 +201,7 @@ def _walk(folder: str, denied: list[OSError], exclude: Sequence[str], junk: list
 
 
 def _is_text(path: str) -> bool:
-    """Return whether a file begins with text, without a zero byte, which packets of a video always have."""
+    """Return whether a file begins with text: its first KiB has no zero byte, unlike that of a video."""
     if os.path.isfile(path):  # noqa: PTH113  and no pipe, which would wait for a writer
         with contextlib.suppress(OSError), Path(path).open("rb") as file:
             head = file.read(1024)

@@ -25,7 +25,7 @@ from vidret.types import NO_TIME
 T = TypeVar("T")
 
 ANSWER_TIMEOUT_S = 30.0
-LISTING_TIMEOUT_S = 600.0  # in addition
+LISTING_TIMEOUT_S = 600.0  # added for listings
 RETRY_PAUSES_S = (0.5, 2.0)
 MAX_WEB_DEPTH = 20  # of folders on a web server, whose links may form cycles
 MEMORY = "does not exist in this process, and memory:// belongs to a single process"
@@ -39,7 +39,7 @@ TAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest")
 class UrlStat:
     """What a store reports about a file, with the field names of ``os.stat``.
 
-    A size of 0 is unknown. A time of ``NO_TIME`` or less is derived from the tag: it only differs with the content.
+    A size of 0 is unknown. A time of at most ``NO_TIME`` is derived from the tag and differs with the content.
     ``tag`` is a checksum or version of the content; it is empty if the store has none.
     """
 
@@ -85,7 +85,7 @@ def parse_stat(url: str, info: dict[str, Any]) -> UrlStat:
 
 def _parse_time(value: Any) -> float | None:
     """Return a time, in any of the forms that stores use, as seconds since 1970; None if it is not a time."""
-    import email.utils  # which loads sockets and calendars, and few runs read URLs
+    import email.utils  # not above: it loads sockets and calendars, and few runs read URLs
 
     try:
         if isinstance(value, str):

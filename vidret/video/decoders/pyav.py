@@ -65,7 +65,7 @@ class PyavDecoder:
         has_enough = len(self._keyframes) >= _MIN_KEYFRAMES
         self._is_gap_short = (np.diff(following_s) <= _MAX_KEYFRAME_GAP_S) & has_enough  # after each keyframe
         self._leaves_still_out = False
-        self._apart: PyavDecoder | None = None  # decodes what was left out
+        self._apart: PyavDecoder | None = None  # decodes frames that were left out
         self._container: Any = None
         self._file = open_file(info.path)
         try:
@@ -157,7 +157,7 @@ class PyavDecoder:
         if self._apart is None:
             every_frame = replace(self._info, still=np.zeros_like(self._info.still))
             self._apart = PyavDecoder(every_frame, self._heartbeat, mode=self._mode)
-        for frame in self._apart.stream(before.index):  # which the mode decodes
+        for frame in self._apart.stream(before.index):  # only those that the mode decodes
             if frame.index >= after.index:
                 break
             if frame.index > before.index:
@@ -204,7 +204,7 @@ class PyavDecoder:
         self._position = -1
         self._frame: Any = None
         self._last_keyframe_pts: int | None = None
-        self._last_sent = self._info.num_frames - 1 if self._info.by_order else -1  # frame, whose packet was decoded
+        self._last_sent = self._info.num_frames - 1 if self._info.by_order else -1  # last frame whose packet was sent
 
     def _observe(self, packets: Iterable[Any]) -> Iterator[Any]:
         for packet in packets:
@@ -238,7 +238,7 @@ class PyavDecoder:
         self._restart()
 
     def _jump_or_walk(self, index: int) -> bool:
-        is_behind = index < self._position or self._leaves_still_out  # what was left out cannot be reached by decoding
+        is_behind = index < self._position or self._leaves_still_out  # frames left out cannot be reached by decoding on
         self._leaves_still_out = False
         if is_behind and not (self._can_jump and self._can_seek):
             self._restart()

@@ -49,7 +49,7 @@ def list_gpu_decoders(decoder: Decoder) -> list[str]:
 
 
 def suits_gpu(info: "VideoInfo", name: str, decoder: Decoder) -> bool:
-    """Return whether a decoder, if it may be used, may decode a file on a GPU."""
+    """Return whether a decoder may decode a file on a GPU, given the requested ``decoder``."""
     exact_decoder = find_decoder(name)
     if decoder not in ("auto", name) or exact_decoder.find_gpu_doubt(info):
         return False

@@ -1,4 +1,4 @@
-"""Detection of gradual shot changes - fades, dissolves and wipes - in small grey pictures taken ten times a second.
+"""Detection of gradual shot changes (fades, dissolves, wipes) in small grey pictures taken ten times a second.
 
 Windows of several lengths slide over the samples. A window holds a gradual change if its ends differ by a multiple of
 the change beside it, show different scenes, and are joined

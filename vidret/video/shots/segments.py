@@ -70,7 +70,7 @@ class Segmenter(Generic[Frame, Sample]):
         self._number = first_number
         self._open_start = self._begin = start_s  # of the open segment, and of the stretch that is sampled
         self._samples: list[Sample] = []
-        self._num_steps = 0  # sampled in this stretch
+        self._num_steps = 0  # steps sampled in this stretch
         self._last: tuple[float, Frame] | None = None  # the last frame, if it belongs to this stretch
         self._is_last_taken = False
         self._must_sample = first_number > 0  # an unsampled stretch is joined before the next segment is sampled
@@ -258,7 +258,7 @@ class SegmentReader:
         self._segmenter: Segmenter[StreamedFrame, _Sample] = Segmenter(
             self._sample, start_s=start_s, step_s=step_s, num_frames=sampling.num_frames, first_number=first_number
         )
-        self._resized: tuple[Picture, Future[Picture]] | None = None  # the last image, and how it is resized
+        self._resized: tuple[Picture, Future[Picture]] | None = None  # the last image, and its resized form
         self._resizing: deque[Future[Picture]] = deque()
         # As on a grid, a remainder of less than half a step does not count.
         self._is_one = info.shown_seconds < (sampling.num_frames + 0.5) / sampling.fps
@@ -302,7 +302,7 @@ class SegmentReader:
             return None
         if self._observe is not None:
             self._observe(frame.index, image)
-        if self._resized is None or self._resized[0] is not image:  # frames that stand still share one
+        if self._resized is None or self._resized[0] is not image:  # still frames share one
             self._resized = image, self._start_resizing(image)
         return frame.time_s, self._resized[1]
 

@@ -189,7 +189,7 @@ def _make_processes(num_on_cpu: int, memory: int, gpus: Sequence[str] = ()) -> P
 
 @cache
 def find_gpu_decoders(device: str, decoder: Decoder) -> list[str]:
-    """Return those decoders among the allowed ones that can use a device; if none can, log the reason once.
+    """Return the allowed decoders that can use a device; if none can, log the reason once.
 
     ``auto`` allows Decord, and torchcodec if it is installed. For devices other than NVIDIA's, for which the CPU always
     decodes, it logs nothing.

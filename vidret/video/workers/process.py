@@ -52,7 +52,7 @@ run_worker(int(sys.argv[2]), int(sys.argv[3]))
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
 _PIPE_BYTES = 1 << 20
 _POLL_S = 0.001
-NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # what process_group=0 is on Windows
+NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # the equivalent of process_group=0 on Windows
 START_TIMEOUT_S = 120.0
 
 
@@ -152,7 +152,7 @@ class Process:
             raise ProcessGoneError(self._describe_exit()) from error
 
     def receive(self, timeout_s: float) -> tuple[messages.Header, memoryview]:
-        """Read one message; ``timeout_s`` is how long the process may stay silent.
+        """Read one message; the process may stay silent for ``timeout_s`` seconds.
 
         Raise ProcessGoneError if the process ended or stayed silent.
         """

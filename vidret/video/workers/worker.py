@@ -32,7 +32,7 @@ def run_worker(memory: int, ring: int) -> None:
         ring: The descriptor of the memory shared with the parent, -1 for none.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform != "win32":  # which has no such limits
+    if sys.platform != "win32":  # Windows has no such limits
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
