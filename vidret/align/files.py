@@ -271,5 +271,5 @@ def load_aligner(path: Path) -> Aligner | ConceptAligner:
 
 
 def _read_own(path: Path) -> Part:
-    """Return what an aligner's own file holds; the card is empty if it has none."""
+    """Return the weights and the card in an aligner's own file; the card is empty if it has none."""
     return Part(parse_json(read_metadata(path).get(CARD, "{}")), load_file(path))

@@ -1,6 +1,6 @@
 """Training-free UCoFiA of a query in NumPy: importing torch takes longer than the rest of a search.
 
-It is what ``Aligner`` computes without a trained head; see ``ucofia`` for the reference.
+The scores are those of ``Aligner`` without a trained head; see ``ucofia`` for the reference.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def score_queries(
 ) -> list[QueryLevels]:
     """Score each of a few texts against videos.
 
-    ``packed`` is what ``pack_video`` wrote of each video without a trained head; if any is empty, frames are tokens.
+    ``packed`` is from ``pack_video`` for each video without a trained head; if any is empty, frames are tokens.
 
     Raises:
         AlignerError: The bytes have another format version.

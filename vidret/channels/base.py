@@ -159,4 +159,4 @@ class Channel(Protocol[Evidence_co]):
         """Return the best pieces by video, of videos that pass the filters and are not excluded."""
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> Mapping[int, Evidence_co]:
-        """Return all pieces of some videos, whatever the filters are."""
+        """Return all pieces of some videos, regardless of the filters."""

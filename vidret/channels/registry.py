@@ -27,5 +27,5 @@ def list_asked(hint: TextSource | None) -> set[TextSource]:
 
 
 def as_sentence(text: TimedText) -> str:
-    """Return a timed text as it is embedded: in quotes if it is speech, which separates it from its subject."""
+    """Return a timed text as it is embedded: speech is in quotes, which sets it apart from its subject."""
     return f'"{text.text}"' if KINDS[text.source].is_spoken else text.text

@@ -1,4 +1,4 @@
-"""Where two videos show the same footage: straight lines in the matrix of their frames' scores.
+"""Alignment in time of videos that share footage: straight lines in the matrix of their frames' scores.
 
 A line is an offset and a speed: film time = speed * clip time + offset. Frames are sampled, so the film may have none
 that equals a frame of the clip. A frame is therefore compared with the two film frames around its expected time, with a

@@ -152,7 +152,7 @@ def whiten_index(store: Store, fit: Callable[..., Whitening] = fit_whitening) ->
 
 SAMPLE = 20_000  # frames to which the whitening is fitted
 NEIGHBOURS = 48  # of each frame, among which those of other videos count
-DISTINCT = 0.85  # similarity up to which a frame is kept besides the last kept one of its video
+DISTINCT = 0.85  # similarity to the last kept frame of its video, up to which a frame is kept
 MAX_PARTNERS = 12  # videos that each video is aligned with
 MAX_CHECKED = 5  # of them, the number checked on decoded frames
 
@@ -179,7 +179,7 @@ def whiten_table(table: FrameTable) -> tuple[Whitening, Float32[np.ndarray, "fra
 def find_distinct(
     vectors: Float32[np.ndarray, "frame dim"], bounds: Int64[np.ndarray, " bound"]
 ) -> Bool[np.ndarray, " frame"]:
-    """Return a mask of the first frame of each video, and of those that differ from the last frame in the mask."""
+    """Return a mask of distinct frames: the first of each video, and those that differ from the last distinct one."""
     starts = set(bounds[:-1].tolist())
     steps = np.einsum("ij,ij->i", vectors[1:], vectors[:-1])
     distinct = np.ones(len(vectors), bool)

@@ -50,7 +50,7 @@ class ClipFinder:
 
     def __init__(self, store: Store) -> None:
         self._store, self._reader = store, FootageReader()
-        self._fitted: tuple[int, Whitening] | None = None  # with the generation for which it holds
+        self._fitted: tuple[int, Whitening] | None = None  # with the generation for which it is valid
 
     def close(self) -> None:
         """End the processes that decode frames."""

@@ -151,7 +151,7 @@ def is_shorter(length_s: float, other_s: float, tolerance: float = SAME_LENGTH) 
 
 
 def read_quality(video: StoredVideo) -> tuple[int, int, int]:
-    """Return the width, the height and the bits per second of a video; 0 for what is unknown."""
+    """Return the width, the height and the bits per second of a video; 0 for unknown ones."""
     facts = (video.facts.get(name) for name in ("width", "height", "num_bytes"))
     width, height, num_bytes = (int(value) if isinstance(value, int | float) else 0 for value in facts)
     length = video.extent.length

@@ -2,9 +2,9 @@
 
 No frame is decoded, so that a search stays fast, and only certain copies are folded. Vectors of two takes of one place
 are as close as those of a copy, at any two times; but only in a copy do they change at the same times. The evidence is
-how much the changes of both videos agree in their order, in standard deviations of what a random order would give.
-Dusk, or a camera that turns on a schedule, makes any two takes agree: only changes within segments count, less their
-trend. Reference: Daniels 1944, "The relation between measures of correlation in the universe of sample permutations".
+the agreement of both videos' changes in their order, in standard deviations of a random order. Dusk, or a camera that
+turns on a schedule, makes any two takes agree: only changes within segments count, less their trend. Reference: Daniels
+1944, "The relation between measures of correlation in the universe of sample permutations".
 """
 
 import math
@@ -37,7 +37,7 @@ ORDER_OF_PART, AGREEMENT_OF_PART = 5.0, 0.35  # stricter, since the best of many
 STEP_S = 0.25  # between offsets of a part
 DRIFT = 1.25  # growth or shrinkage of the index, beyond which the whitening is fitted again
 WHITENING = "whitening"  # key of the metadata: generation, number of segments, mean vector and directions
-MAX_VERDICTS = 100_000  # that are remembered
+MAX_VERDICTS = 100_000  # in the cache
 Pair = tuple[VideoSize, VideoSize]  # a video with other segments is a different one
 Offsets = dict[Pair, float | None]  # of the second of two videos at time 0 of the first; None if they are no copies
 
@@ -75,7 +75,7 @@ class VideoFrames:
 
 
 class CopyFolder:
-    """Folds results that show the same footage; verdicts on pairs of videos are kept until one of the two changes."""
+    """Folds results that show the same footage; verdicts on pairs of videos are cached until one of the two changes."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""Whether two stretches of pictures move alike: the test that separates copies from other recordings of a place.
+"""A comparison of motion in two stretches of pictures, which separates copies from other recordings of a place.
 
 Two recordings of one place agree in what stands still. Only the same footage also agrees in how the picture changes
 from moment to moment. Changes over a fraction of a second are therefore correlated, at every possible offset and speed.
@@ -21,7 +21,7 @@ CUT_CHANGE = 40.0  # grey levels; more is a cut, which agrees whatever is on eit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MotionMatch:
-    """How well a clip moves as a film does.
+    """The agreement of a clip's motion with a film's, on a line.
 
     Attributes:
         speed: Seconds of the film per second of the clip.

@@ -1,1 +1,1 @@
-"""What is in a corpus of videos: its contents, its diversity, and what an encoder or a generator can do with it."""
+"""Analysis of a corpus of videos: overviews, distinctive phrases, diversity, probes of encoders, generated videos."""

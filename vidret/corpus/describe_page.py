@@ -1,4 +1,4 @@
-"""A description of a folder as one HTML page with frames: the overview, its map, and what sets the folder apart."""
+"""A description of a folder as one HTML page with frames: the overview with its map, and distinctive phrases."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -47,10 +47,10 @@ def write_description_page(
     against: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> None:
-    """Write what is known about a folder as one HTML file that loads nothing.
+    """Write the overview and the differences of a folder as one self-contained HTML file.
 
-    ``against`` is the folder that ``differences`` were found to; None for all other videos of the index. Raise
-    VidretError if the file cannot be written.
+    ``against`` is the folder that ``differences`` refer to; None for all other videos of the index. Raise VidretError
+    if the file cannot be written.
     """
     others = "the other videos of the index" if against is None else display_path(against)
     title = display_path(folder) if differences is None or overview else f"{display_path(folder)} against {others}"
@@ -103,7 +103,7 @@ def format_hours(hours: float) -> str:
 
 
 def describe_word_use(words: WordUse) -> Iterator[tuple[str, str]]:
-    """Yield what is said and shown, in words."""
+    """Yield the name and the value of each fact about spoken and shown words."""
 
     def describe(share: WordShare | None) -> str:
         if share is None:

@@ -80,7 +80,7 @@ def tabulate_prompts(report: Mapping[str, Any], limit: int | None = None) -> Tab
 
 
 def write_generated_page(report: Mapping[str, Any], out: Path) -> None:
-    """Write a report as one HTML file that loads nothing; raise VidretError if it cannot be written."""
+    """Write a report as one self-contained HTML file; raise VidretError if it cannot be written."""
     facts = "".join(f"<dt>{escape_text(name)}</dt><dd>{escape_text(value)}</dd>" for name, value in list_scores(report))
     sections = ["<h1>Generated videos</h1>", f"<dl>{facts}</dl>"]
     if report["topics"]:

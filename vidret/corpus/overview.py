@@ -76,7 +76,7 @@ class MapPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderOverview:
-    """What is in a folder; look-alikes and outliers are ordered by their scores, the clearest first."""
+    """The overview of a folder; look-alikes and outliers are ordered by their scores, the clearest first."""
 
     num_videos: int
     num_segments: int

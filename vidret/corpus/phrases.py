@@ -27,7 +27,7 @@ ANY_WORDS: Mapping[PhraseKind, str] = {"said": "speech", "shown": "text on the s
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A phrase, and whether it is about what is seen, said, or shown as text."""
+    """A phrase, and its kind: whether it describes a picture, speech, or text on the screen."""
 
     text: str
     kind: PhraseKind
@@ -133,7 +133,7 @@ CLASS_PARENTS = (
     *("ball", "furniture", "seat", "clothing", "garment", "headdress", "footwear", "toiletry", "bag", "box", "fabric"),
     *("building", "house", "shop", "fence", "mountain", "geological formation", "body of water"),
 )
-# What a video can be, and where and how it can be filmed.
+# Kinds of videos, and places and ways of filming.
 SCENE_KINDS = (
     *("an animated cartoon", "a video game", "a computer rendering", "a drawing", "a diagram", "a map", "a title card"),
     *("a black and white film", "a close-up", "an aerial view", "underwater", "at night", "at sunset", "a dark room"),

@@ -1,4 +1,4 @@
-"""Probes of an encoder: what it can tell apart, what it tolerates, and whether it knows that nothing matches.
+"""Probes of an encoder: what it distinguishes, what it tolerates, and whether it detects that nothing matches.
 
 References:
     Schiappa et al. 2022, "Robustness Analysis of Video-Language Models Against Visual and Language Perturbations".
@@ -45,7 +45,7 @@ class PairResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorruptionResult:
-    """What a corruption does at each strength.
+    """The effect of a corruption at each strength.
 
     Attributes:
         name: The corruption.
@@ -60,7 +60,7 @@ class CorruptionResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbsenceResult:
-    """How well the best score of a query says whether its video is there.
+    """How well the best score of a query predicts whether its video is in the gallery.
 
     Attributes:
         num_queries: Number of queries; each was asked with its video in the gallery and without.
@@ -193,7 +193,7 @@ def _corrupt_videos(
     name: str,
     count: Callable[[int], None],
 ) -> CorruptionResult:
-    """Return what a corruption does at each strength; the other videos of the gallery stay as they are."""
+    """Return the effect of a corruption at each strength; the other videos of the gallery stay unchanged."""
     found, by_text = [], []
     others = ~np.eye(len(videos), dtype=bool)
     for strength in range(1, NUM_STRENGTHS + 1):
@@ -211,7 +211,7 @@ def measure_absence(
     vectors: Float32[np.ndarray, "video dim"],
     order: np.ndarray,
 ) -> AbsenceResult:
-    """Measure how well best scores tell queries whose video is there from those whose video is not.
+    """Measure how well best scores separate queries whose video is in the gallery from those whose video is not.
 
     Each half of the gallery is searched with the captions of both halves. A best score is weak, as in a search, if
     ``WEAK`` of the unrelated queries reach it.

@@ -9,7 +9,7 @@ from vidret.corpus.significance import MIN_TRIALS, Verdict
 from vidret.present.html import Table, escape_text, render_table, write_document
 
 HELD = 90.0  # percent of corrupted videos that are nearest to their originals
-# What is asked of the encoder.
+# The question that each kind of pair asks the encoder.
 QUESTIONS: Mapping[ProbeKind, str] = {
     "attribute swap": "which thing has which colour, texture or shape",
     "relation swap": "which thing is left of, above or inside which",
@@ -118,7 +118,7 @@ def tabulate_corruptions(report: ProbeReport) -> Table:
 
 
 def write_probe_page(report: ProbeReport, out: Path) -> None:
-    """Write a report as one HTML file that loads nothing; raise VidretError if it cannot be written."""
+    """Write a report as one self-contained HTML file; raise VidretError if it cannot be written."""
     title = f"Where {report.encoder} can be trusted"
     sections = [
         f"<h1>{escape_text(title)}</h1>",

@@ -23,7 +23,7 @@ NUM_FRAMES = 8  # of a video
 NUM_SYNTHETIC_PAIRS = 100  # of scenes
 MAX_VIDEOS = 400
 OnProgress = Callable[[int, int], None]
-# What the two scenes of a synthetic pair differ in.
+# The difference between the two scenes of a synthetic pair.
 SYNTHETIC: Mapping[PairKind, tuple[ProbeKind, str]] = {
     "look": ("attribute swap", "another colour, texture or shape"),
     "relation": ("relation swap", "the two objects exchanged"),
@@ -35,7 +35,7 @@ SYNTHETIC: Mapping[PairKind, tuple[ProbeKind, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeWorld:
-    """The evenly spaced frames of videos, minimal pairs about them, and notes on what was left out.
+    """The evenly spaced frames of videos, minimal pairs about them, and notes on omissions.
 
     The first videos make the gallery, each with its caption.
     """

@@ -95,7 +95,7 @@ def score_with_words(
 
 
 def check_prompts(prompts: Sequence[str]) -> None:
-    """Raise VidretError if a prompt cannot be a query: it excludes what it looks for, or has no word to look for."""
+    """Raise VidretError if a prompt cannot be a query: it excludes its own words, or has none."""
     for prompt in prompts:
         try:
             check_exclusions(parse_structure(prompt))

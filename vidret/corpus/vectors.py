@@ -21,13 +21,13 @@ MAX_KEPT = 20_000  # phrases of an encoder; beyond it only those of the last run
 
 
 class RememberedTexts:
-    """A text encoder that remembers the sentence vectors of texts in a file of a folder.
+    """A text encoder that caches the sentence vectors of texts in a file of a folder.
 
-    The file belongs to the encoder's fingerprint. What cannot be read or written is encoded again.
+    The file belongs to the encoder's fingerprint. Texts that cannot be read or written are encoded again.
     """
 
     def __init__(self, encoder: IdentifiedEncoder, folder: Path, *, on_new: Callable[[int], None]) -> None:
-        """Read what the folder has of this encoder; ``on_new`` is called with the number of texts to be encoded."""
+        """Read this encoder's file in the folder; ``on_new`` is called with the number of texts to be encoded."""
         self._encoder, self._on_new = encoder, on_new
         digest = hashlib.blake2b(encoder.fingerprint.encode(), digest_size=16).hexdigest()
         self._path = folder / f"{digest}.npz"

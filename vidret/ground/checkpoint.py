@@ -308,7 +308,7 @@ def _find_length(weights: Weights, name: str, default: int) -> int:
 def _find_strides(weights: Weights) -> tuple[int, ...]:
     """Return the strides of the pyramid: each level has at least as many halvings as its index.
 
-    Levels are counted by ``reach`` and by their weights, so that loading reports what is missing.
+    Levels are counted by ``reach`` and by their weights, so that loading reports missing ones.
     """
     split = [name.split(".") for name in weights if name.startswith("pyramid.levels.")]
     pairs = [(int(level), int(halving)) for _, _, level, halving, *_ in split]

@@ -40,10 +40,10 @@ def find_spans(
     median (of a lower one, over the lowest score), for each of ``SHARES``; a single lower frame does not end it. Every
     shot is a span too. The score is the middle of the maximum and the mean inside, plus half the contrast (mean inside
     minus mean of the flanks), weighted by (inside * outside / (inside + outside)) ** RELIABILITY with ``inside`` and
-    ``outside`` in frames. So what counts as high depends on this video only.
+    ``outside`` in frames. "High" is thus relative to this video only.
 
-    Where shots are known, a frame's score counts less than the mean of its shot, since what is seen rarely changes
-    within one. With ``snap``, spans gain a little for ends at cuts. Times are in seconds, those of frames rising.
+    Where shots are known, a frame's score counts less than the mean of its shot, since pictures rarely change within
+    one. With ``snap``, spans gain a little for ends at cuts. Times are in seconds, those of frames rising.
 
     Returns:
         At most ``k`` spans, best first, whose intersection over union is at most ``max_overlap``. Boundaries are at the

@@ -1,4 +1,4 @@
-"""Projected tokens of videos: what the grounding head computes once per video and reuses for every query.
+"""Projected tokens of videos, which the grounding head computes once per video and reuses for every query.
 
 Tokens are read by slices of frames, so that packed tokens are never unpacked as a whole.
 """

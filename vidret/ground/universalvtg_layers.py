@@ -282,5 +282,5 @@ class Hydra(nn.Module):
 
 
 def _delay(x: Float[Tensor, "row head channel"]) -> Float[Tensor, "row head channel"]:
-    """Return rows one place later, so that each place sees what is strictly before it."""
+    """Return rows shifted by one, so that each row depends only on strictly earlier ones."""
     return functional.pad(x[:-1], (0, 0, 0, 0, 1, 0))

@@ -72,7 +72,7 @@ DEFAULT_DESCRIBING = DescribeOptions()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescribeReport:
-    """What a run described.
+    """The results of a run.
 
     Attributes:
         described: Segments that got a description.

@@ -23,7 +23,7 @@ MAX_ANSWER_BYTES = 1 << 20
 MAX_REPLY = 16_000  # characters that are read, without thoughts
 # Some prompts hold the beginning of a thought, and a limit of tokens may cut off its end.
 _THOUGHT = re.compile(r"\A(?:(?!<think>).)*</think>|<think>.*?(?:</think>|\Z)", re.S | re.I)
-MAX_REPLIES = 10_000  # that are kept
+MAX_REPLIES = 10_000  # in a cache
 MARGIN = 0.9  # share of the replies that is left when the oldest are removed
 
 

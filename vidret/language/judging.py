@@ -134,7 +134,7 @@ class JudgedHit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedHits:
-    """Hits in the order of a judge, or in their own with a note that says what failed."""
+    """Hits in the order of a judge, or in their own with a note about the failure."""
 
     hits: tuple[JudgedHit, ...]
     note: str = ""

@@ -63,13 +63,13 @@ _SEEN = re.compile(
     r"which (?:video|film|clip|scene))\b",
     re.I,
 )
-_WHO = re.compile(r"\W*who\b(?!')", re.I)  # asks for somebody who is seen, unless for what is said or written
+_WHO = re.compile(r"\W*who\b(?!')", re.I)  # asks for somebody who is seen, unless the question is about words
 _WORD = re.compile(r"\w")
 VERSION = 2  # of the prompts, in the keys of the cache
 CACHE = "planned"  # a folder of the index
 MAX_WRITTEN = 4  # queries by the model in one request
 MAX_QUERY = 200  # characters
-MAX_LIST = 4000  # characters of a reply in which a list is looked for
+MAX_LIST = 4000  # characters of a reply that are searched for a list
 TIMEOUT_S = 20.0  # without a retry, since the queries by rules remain
 RULES = f"""\
 You prepare a search of videos. It compares a query with what is seen, said and written in them.

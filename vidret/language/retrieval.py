@@ -311,7 +311,7 @@ def _choose(
 
 
 def _read_lines(engine: QuestionEngine, moment: ContextMoment, left: int) -> tuple[tuple[TimedText, ...], int]:
-    """Return what is said and shown in a moment, and the characters that are left for the next ones."""
+    """Return the timed texts in a moment, and the number of characters left for the next ones."""
     lines = []
     texts = [text for text in engine.transcript(moment.video) if text.end > moment.start and text.start < moment.end]
     for text in sorted(texts, key=lambda text: (text.start, text.end)):
@@ -326,7 +326,7 @@ def _read_lines(engine: QuestionEngine, moment: ContextMoment, left: int) -> tup
 def draw_frames(
     engine: QuestionEngine, context: QuestionContext, options: ContextOptions, draw: DrawFrame
 ) -> QuestionContext:
-    """Return a context with frames in the middles of equal parts of each moment; what cannot be drawn is noted."""
+    """Return a context with frames in the middles of equal parts of each moment; missing frames are noted."""
     notes, moments = list(context.notes), []
     for moment in context.moments:
         frames = []

@@ -145,7 +145,7 @@ class EdgeRefiner:
         """Decode the frames of some edges of one video.
 
         Raises:
-            DecodeError: The file is gone, has another size than when it was indexed, or cannot be read.
+            DecodeError: The file is missing, has another size than at indexing, or cannot be read.
         """
         path = edges[0].path
         file_stat = stat_file(path)

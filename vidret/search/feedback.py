@@ -175,7 +175,7 @@ class SegmentSpace:
         return [(video_id, time_s, time_s) for video_id, time_s in find_middles(self._store, best).values()]
 
     def find_at(self, video_id: int, time_s: float) -> int | None:
-        """Return the id of the segment that holds a time of a video, or of the nearest; None if it has none."""
+        """Return the id of the segment at a time of a video, or of the nearest one; None if it has none."""
         held = self._store.overlapping_segments([(video_id, time_s, time_s)])
         if len(held):
             return int(held[-1])

@@ -105,7 +105,7 @@ def _find_page(
 
 
 def find_hits(index: OpenIndex, query: AnalysedQuery, options: SearchOptions) -> list[Hit]:
-    """Return the best videos of a query, or the best of each kind; sorted by an attribute if one is asked for.
+    """Return the best videos of a query, or the best of each kind; sorted by an attribute if one is given.
 
     Raises:
         VidretError: ``sort_by`` names no attribute, or it or ``at_least`` comes with a query that is not text.
@@ -120,7 +120,7 @@ def find_hits(index: OpenIndex, query: AnalysedQuery, options: SearchOptions) ->
     question, found = find_best_videos(index, query, replace(options, k=max(POOL, options.k)) if is_chosen else options)
     hits = keep_probable([_make_hit(index, question, video) for video in found], options.at_least)
     segments = index.segments
-    if attribute is not None:  # pages are parts of one order, whatever k is
+    if attribute is not None:  # pages are parts of one order, independent of k
         vectors = segments.read_at([(hit.video, hit.time) for hit in hits[:POOL]])
         hits = sort_hits(hits[:POOL], vectors, attribute) + hits[POOL:]
     if is_diverse:
@@ -217,7 +217,7 @@ def _describe_missing(store: Store, filters: Filters) -> Iterator[str]:
         ("language", filters.language, Filters(language=filters.language), attrgetter("languages")),
         ("sound", filters.heard, Filters(heard=filters.heard), attrgetter("heard")),
     ):
-        if asked is not None and not store.count_videos(only):  # facets list neither all sounds nor other spellings
+        if asked is not None and not store.count_videos(only):  # facets do not list all sounds, nor other spellings
             facets = (count_facets(part.snapshot(), ALL_VIDEOS) for part in store.parts.values())
             listed = sum((Counter(read(part_facets)) for part_facets in facets), Counter[str]())
             counts = (f"{name} ({format_count(num_videos, 'video')})" for name, num_videos in listed.items())
@@ -266,7 +266,7 @@ def _make_hit(index: OpenIndex, question: Question, found: FoundVideo) -> Hit:
 
 
 def _find_segment(store: Store, video: VideoScores, time_s: float) -> Segment:
-    """Return the segment that holds a time, or the nearest one; an empty one there if the video has none."""
+    """Return the segment at a time, or the nearest one; an empty one if the video has none."""
 
     def measure_gap(segment: Segment) -> float:
         return max(segment.start - time_s, time_s - segment.end, 0.0)

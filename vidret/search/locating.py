@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 LEAST_SHARE = 0.5  # share of the probability of a video's best span
 STANDS_OUT = 2.0  # nats by which another moment may score below the best one
-MAX_TOGETHER = 16  # queries that are asked of a video at a time
+MAX_TOGETHER = 16  # queries that are run on a video at a time
 
 
 def locate(

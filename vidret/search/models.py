@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """The models besides the encoder that an index is searched with.
+    """The models of a search other than the encoder.
 
     Attributes:
         ranker: The ranker.

@@ -76,7 +76,7 @@ class OpenIndex:
         return Explorer(self.store)
 
     def choose_untold(self, told: Iterable[str]) -> list[str]:
-        """Return what the log has not told of this index: paths of missing files, or notes of searches."""
+        """Return the notes not yet logged for this index: paths of missing files, or notes of searches."""
         new = [text for text in dict.fromkeys(told) if text not in self._told]
         self._told.update(new)
         return new

@@ -253,7 +253,7 @@ class KnownPersons:
                 return re.sub(mention, write_handle, match[0], flags=re.IGNORECASE)
             return f"@{make_handle(match[1])}" if match[1] else match[0]
 
-        # What is in quotes is said or shown as it is, unless it is excluded.
+        # Text in quotes is a phrase as it is, unless it is excluded.
         quoted = rf'(?:(?<=\s)|^)-"[^"]*"|"[^"]*"|{mention}'
         return re.sub(quoted, write_handle, text, flags=re.IGNORECASE)
 

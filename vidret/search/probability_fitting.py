@@ -74,7 +74,7 @@ class ProbabilityReport:
         num_answered: Number of queries with an answer.
         num_absent: Number of queries without.
         index: Quality of the probability that a query has an answer.
-        videos: Quality of the probability that a video that was found is an answer.
+        videos: Quality of the probability that a found video is an answer.
     """
 
     model: ProbabilityModel

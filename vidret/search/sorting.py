@@ -32,7 +32,7 @@ NEARLY = 3.0  # nats below the best score; about half of the matching videos are
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Attribute:
-    """A direction in which the segments of an index differ by how much they have of an attribute.
+    """A direction in the encoder's space along which the segments of an index have more of an attribute.
 
     Attributes:
         name: Its name in results.

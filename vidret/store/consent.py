@@ -1,4 +1,4 @@
-"""The user's consent to what an index may use that is not part of it: a model that it names, a server of its vectors.
+"""The user's consent to things outside an index that it uses: a model that it names, a server of its vectors.
 
 An index may come from anybody, so whatever it names is used only once the user has named it too, or built the index
 with it. Consent is stored outside of the index, by the index's path.
@@ -19,7 +19,7 @@ VARIABLE = "VIDRET_ALLOW"  # names that any index may use, separated by spaces
 
 
 def allow(index: str | os.PathLike[str], name: str) -> None:
-    """Record that an index may use what a name stands for; a failure is logged."""
+    """Record that an index may use the model or server of a name; a failure is logged."""
     path = _locate(index, name)
     if path.exists():
         return
@@ -31,12 +31,12 @@ def allow(index: str | os.PathLike[str], name: str) -> None:
 
 
 def is_allowed(index: str | os.PathLike[str], name: str) -> bool:
-    """Return whether an index may use what a name stands for."""
+    """Return whether an index may use the model or server of a name."""
     return name in os.environ.get(VARIABLE, "").split() or _locate(index, name).exists()
 
 
 def check_allowed(index: str | os.PathLike[str], name: str, *, option: str) -> None:
-    """Check that an index may use what it names; ``option`` is the option by which users name it.
+    """Check that an index may use the model or server of a name; ``option`` is the option by which users give it.
 
     Raises:
         StoreError: It may not.

@@ -26,7 +26,7 @@ class Epochs:
     """The feature files of the epoch in the catalog, kept open until the epoch changes."""
 
     def __init__(self, folder: Path, dim: int, catalog: Catalog, *, write: bool) -> None:
-        """Open the current files; a writer also removes what an interrupted one left behind."""
+        """Open the current files; a writer also removes leftovers of an interrupted one."""
         self._folder, self._dim, self._catalog, self._lock = folder, dim, catalog, threading.Lock()
         self._fingerprint = catalog.tables.fact("encoder_fingerprint")
         self._warned: set[tuple[int, str]] = set()
@@ -98,7 +98,7 @@ class Epochs:
         )
 
     def _read_known(self, ids: Ids, *, tokens: bool) -> StoredSegments | None:
-        """Read segments as the snapshot has them; None if one is damaged, gone or moved by a compaction."""
+        """Read segments as the snapshot has them; None if one is damaged, deleted or moved by a compaction."""
         snapshot = self._catalog.snapshots.current()
         segments = snapshot.read_segments(ids)
         if len(segments) < len(ids):

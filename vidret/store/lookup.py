@@ -256,7 +256,7 @@ class Facets:
 
 
 def count_facets(snapshot: "Snapshot", filters: Filters, *, utc_offset_s: float = 0.0) -> Facets:
-    """Return the facets of the videos that match; ``utc_offset_s`` is by how much local days begin before those of UTC.
+    """Return the facets of the videos that match; local days begin ``utc_offset_s`` before those of UTC.
 
     A video with several files counts once, with its first one.
     """

@@ -23,7 +23,7 @@ MOMENTS, KEPT, PROJECTED = "moments", "kept", ".zip"
 SEGMENTS, FOLLOW_SHOTS, FIXED_GRID = "segments", "shots", "grid"
 IMPORTED = "imported"  # the fact that marks a video whose vectors another program made
 LANGUAGES, HEARD = "languages", "heard"  # the facts of a video that list its languages and sounds, longest first
-SEPARATORS = {LANGUAGES: " ", HEARD: "\n"}  # between what they list
+SEPARATORS = {LANGUAGES: " ", HEARD: "\n"}  # between listed items
 # The properties of a video in the HTTP API, its client and MCP, by the names of the facts.
 TOLD_FACTS = {"width": "width", "height": "height", "average_rate": "fps"}
 HAS_TEXTS = "has texts"  # the metadata key that is set if the index has a folder of texts

@@ -94,7 +94,7 @@ class Writer:
         return [ids[key] for key in keys]
 
     def finish_video(self, video: int, *, salvaged: str = "") -> None:
-        """Mark a video as complete; ``salvaged`` describes what was lost if it could not be read completely.
+        """Mark a video as complete; ``salvaged`` describes the losses if it could not be read completely.
 
         An open-ended video then has the stored segments.
 

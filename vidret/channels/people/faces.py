@@ -99,7 +99,7 @@ def measure_outside(points: Points, template: Points, side: int, size: tuple[int
 def align(image: Picture, points: Points, template: Points, side: int) -> UInt8[np.ndarray, "side side 3"]:
     """Return the part of an image in which the points of a face are as close as possible to those of a template.
 
-    What is outside the image is black. Positions are of the centres of pixels, the first of which is at 0.
+    Parts outside the image are black. Positions are of the centres of pixels, the first of which is at 0.
     """
     matrix = fit_similarity(points, template)
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))

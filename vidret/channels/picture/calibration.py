@@ -369,7 +369,7 @@ def list_calibrations(store: Store) -> list[str]:
 
 
 def find_damaged_calibrations(store: Store, *, repair: bool) -> list[str]:
-    """Verify the calibrations of an index; return descriptions of the damage. ``repair`` removes what is damaged."""
+    """Verify the calibrations of an index; return descriptions of the damage. ``repair`` removes damaged ones."""
     bad = {key: stored for key, stored in _list_stored(store).items() if _read(store, stored) is None}
     damaged = {key: f"{_find_file(store, stored) or store.path}: {DAMAGE}" for key, stored in bad.items()}
     if damaged and repair:

@@ -25,7 +25,7 @@ from vidret.store.texts.store import FoundText, TextStore
 from vidret.types import Vector
 
 TEXTS = 150  # candidates by meaning, and as many by words
-PHRASES = 200  # texts that hold a phrase
+PHRASES = 200  # texts that contain a phrase
 COMMON = 0.01  # share of the texts, above which a word selects no candidates
 MIN_COMMON = 500  # texts
 FUZZY_WEIGHT = 0.9

@@ -41,7 +41,7 @@ class _Watcher:
 
 @dataclass(slots=True, eq=False)
 class _Listener:
-    """What reads one kind of texts, or voices, from audio: it heard up to ``heard_s``, and sent all to ``until_s``."""
+    """The reader of one kind of texts or voices from audio: it has read to ``heard_s``, and sent all to ``until_s``."""
 
     reader: AudioReader[Any]
     until_s: float

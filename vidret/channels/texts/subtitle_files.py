@@ -101,7 +101,7 @@ class Faults:
         self._counts: Counter[str] = Counter()
 
     def add(self, entry: str, fault: str, text: str) -> None:
-        """Note an entry, what is wrong with it, and its text."""
+        """Record an entry, its fault, and its text."""
         if self._counts[fault] < MAX_NAMED:
             self._named.append(f"{entry} {fault}: {text.strip()[:60]!r}")
         self._counts[fault] += 1

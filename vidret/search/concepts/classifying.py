@@ -36,7 +36,7 @@ BLOCK = 1 << 16  # segments that are read at a time
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Classification:
-    """Classes, and how well each video fits them.
+    """Classes, and the log odds of each video for them.
 
     Attributes:
         names: Names of the classes.

@@ -56,7 +56,7 @@ class FrameGrounder:
         self.files = PreparedFiles(folder / fingerprint)
 
     def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
-        """Return the file of a video's vectors, computed in a pass of its own if it does not exist."""
+        """Return the file of a video's vectors, computed in a separate pass if it does not exist."""
 
         def make(target: Path) -> None:
             vectors = torch.from_numpy(self._encode_video(video, timeout)).half()

@@ -87,7 +87,7 @@ class Grounder:
     # Projected videos
 
     def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
-        """Return the file of a video's projected tokens, computed in a pass of its own if it does not exist.
+        """Return the file of a video's projected tokens, computed in a separate pass if it does not exist.
 
         Memory does not grow with the length of the video.
         """

@@ -89,7 +89,7 @@ class PreparedHead(Protocol):
     files: PreparedFiles
 
     def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
-        """Return the file of a video, computed in a pass of its own if it does not exist.
+        """Return the file of a video, computed in a separate pass over the video if it does not exist.
 
         Raises:
             DecodeError: The video cannot be read, or its content has changed.

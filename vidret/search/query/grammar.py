@@ -1,4 +1,4 @@
-"""The grammar of queries in plain English: their events, the order of these, and excluded terms.
+"""The grammar of queries in plain English: their events, the order of events, and excluded terms.
 
     query    = [first] step (then step)* exclusions       "first A, then B", "A before B", "after A, B"
     step     = event (while event)*                       "A while B", "A AND B", "as A, B"

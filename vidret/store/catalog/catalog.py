@@ -201,7 +201,7 @@ def _restore_statements(old: Database) -> None:
 
 
 def _copy_rows(old: Database, fresh: Database, table: str) -> None:
-    """Copy the intact rows, from either end as far as SQLite can read."""
+    """Copy the intact rows, from both ends up to where SQLite can read."""
     columns = COLUMNS[table]
     key, *others = columns.split(",")
     sql = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES (?{', ?' * len(others)})"
@@ -244,7 +244,7 @@ def _is_torn(database: Database) -> bool:
 
 
 def _restore_facts(old: Database, fresh: Database) -> None:
-    """Restore essential metadata from copies, and recompute what can be; other lost metadata is dropped."""
+    """Restore essential metadata from copies, and recompute derived metadata; other lost metadata is dropped."""
     facts = dict(fresh.rows("SELECT key, value FROM meta"))
     for key in ESSENTIAL:
         value = facts.get(key, facts.get(f"{COPY}{key}"))

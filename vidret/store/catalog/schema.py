@@ -194,7 +194,7 @@ def find_schema_checksum(database: Database) -> int:
 
 
 MAX_DIM = 1 << 16
-SNAPSHOT = "snapshot of the catalog"  # among the values that a thread holds
+SNAPSHOT = "snapshot of the catalog"  # key of the snapshot among a thread's pinned values
 
 
 class CheckedTables:
@@ -231,7 +231,7 @@ class CheckedTables:
         return getattr(self._held, "values", None)
 
     def forget_held(self) -> None:
-        """Let this thread read again: what it holds is outdated."""
+        """Drop the values of this thread's pinned state, which are outdated."""
         if self.held is not None:
             self.held.clear()
 
@@ -327,7 +327,7 @@ class CheckedTables:
         self.set_meta("tail", json.dumps([row, frame_row, token_byte, last_segment(self.database)]))
 
     def increment_generation(self) -> None:
-        """Increment the generation, in the transaction that changes what searches return."""
+        """Increment the generation, in the transaction that changes the results of searches."""
         update = "UPDATE meta SET value = value + 1 WHERE key = 'generation' AND"
         if not self.database.run(f"{update} {INTACT['meta']}"):
             raise self.damage_error("the metadata 'generation'")
@@ -372,7 +372,7 @@ class Metadata:
         return value
 
     def forget_held(self) -> None:
-        """Let this thread read again: what it holds is outdated."""
+        """Drop the values of this thread's pinned state, which are outdated."""
         self._tables.forget_held()
 
     def keys(self, prefix: str) -> list[str]:

@@ -101,7 +101,7 @@ class TextTables:
         return heard
 
     def read(self, ids: Sequence[int] | Ids) -> list[StoredText]:
-        """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
+        """Return texts by the ids of their segments, in the given order, without deleted or damaged ones."""
         columns = 'segments.id, content, start, "end", text, source, confidence, language'
         rows = self._database.rows(
             f"SELECT {columns}, {INTACT['texts']} AND {INTACT['segments']} AND {INTACT['tracks']} FROM texts"
@@ -112,7 +112,7 @@ class TextTables:
         return [texts[key] for key in map(int, ids) if key in texts]
 
     def read_words(self, ids: Sequence[int] | Ids) -> dict[int, str]:
-        """Return the words of texts by the ids of their segments, without those that are gone or damaged."""
+        """Return the words of texts by the ids of their segments, without deleted or damaged ones."""
         rows = self._database.rows(f"SELECT {TEXT_ROW.columns} FROM texts WHERE segment IN {IN_IDS}", ids_to_json(ids))
         words: dict[int, str] = {}
         for row in rows:

@@ -50,7 +50,7 @@ def count_identities(index: Path) -> list[IdentityCounts]:
 
 
 def copy_identities(target: Path, sources: Sequence[Path], wanted: Container[str]) -> int:
-    """Copy the identities of the wanted videos that the target lacks, and return how many tracks were copied.
+    """Copy the identities of the wanted videos that the target lacks, and return the number of copied tracks.
 
     Persons whom the user named or changed are copied with them, also for tracks that the target has without a user's
     assignment; persons of one name are merged. Other persons are found again by clustering.

@@ -93,7 +93,7 @@ class JoinedTextStore(SearchedTogether, TextStore):
         left_out, elsewhere = ids.list_copies(excluded), ids.find_elsewhere(filters)
         for index_number, text_store in self._texts.items():
             index, out, chosen = ids.indexes[index_number], frozenset(left_out[index_number]), filters
-            if elsewhere[index_number]:  # those besides, so that what does not match is listed
+            if elsewhere[index_number]:  # to add these, the other videos are excluded one by one
                 videos, matches = index.snapshot().videos, index.snapshot().match_videos(filters)
                 chosen, out = ALL_VIDEOS, out.union(set(videos.ids[~matches].tolist()) - elsewhere[index_number])
             allowed[index_number] = text_store.allow(index, chosen, out, sources)

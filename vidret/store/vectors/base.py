@@ -103,7 +103,7 @@ class VectorLocation:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class VectorOptions:
-    """What a vector store is opened for: an index in a folder, whose catalog says which vectors ``epochs`` reads.
+    """The arguments for opening a vector store: an index in a folder, its catalog, and the ``epochs`` of its vectors.
 
     ``device`` is the device to search on, if the store can choose. ``on_progress`` receives the number of videos saved
     and the total.

@@ -82,7 +82,7 @@ class Shard:
         self._counted: dict[int, tuple[Bits, Int64[np.ndarray, " list"]]] = {}  # by the bitmap's identity
 
     def _check_lists(self) -> None:
-        """Check that all lists are in the file, and hold all vectors: FAISS does not check the file."""
+        """Check that all lists are in the file, with all vectors: FAISS does not check it."""
         f, index, total = self._faiss, self._lists, self.entry.total
         lists, row_bytes = f.downcast_InvertedLists(index.invlists), index.code_size + ID_BYTES
         is_mapped = hasattr(f, "OnDiskInvertedLists")
@@ -180,7 +180,7 @@ class Shard:
             flags[: len(unpacked)] = unpacked
             return bits, np.diff(np.concatenate([[0], np.cumsum(flags[ids], dtype=np.int64)])[ends])
 
-        return remember(self._counted, id(bits), count, MAX_COUNTED)[1]  # no other one has this id while it is kept
+        return remember(self._counted, id(bits), count, MAX_COUNTED)[1]  # no other bitmap has this id while cached
 
     def _rotate(self, queries: Queries) -> Float32[np.ndarray, "query dim"]:
         """Return queries with the rotation of the lists' vectors."""
