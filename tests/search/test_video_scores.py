@@ -75,28 +75,18 @@ def list_naively(video: VideoScores, step: tuple[int, ...]) -> list[Span]:
                 terms.append(max([ABSENT, *near]))
             total += log_sum(terms)
         spans.append((start, end, total / math.sqrt(len(step)), time))
-    for text_match in video.texts[step[0]] if len(step) == 1 else ():
-        terms = [text_match.evidence]
+    for text in video.texts[step[0]] if len(step) == 1 else ():
+        terms = [text.evidence]
         for source in ("speech", "screen", "subtitles"):
             others = [
                 other.evidence
                 for other in video.texts[step[0]]
-                if other.source == source != text_match.source
-                and min(other.end, text_match.end) > max(other.start, text_match.start)
+                if other.source == source != text.source and min(other.end, text.end) > max(other.start, text.start)
             ]
             terms += [max(others)] if others else []
-        seen = [
-            video.pictures[step[0], i] for i, time in enumerate(times) if text_match.start <= time <= text_match.end
-        ]
+        seen = [video.pictures[step[0], i] for i, time in enumerate(times) if text.start <= time <= text.end]
         terms += [max(seen)] if seen else []
-        spans.append(
-            (
-                text_match.start,
-                max(text_match.end, text_match.start + MIN_TEXT_S),
-                log_sum(terms),
-                (text_match.start + text_match.end) / 2,
-            )
-        )
+        spans.append((text.start, max(text.end, text.start + MIN_TEXT_S), log_sum(terms), (text.start + text.end) / 2))
     return spans
 
 
