@@ -26,8 +26,8 @@ def naive_aggregate(values: list[float], matrix: Tensor | None = None) -> float:
 def naive_both_ways(similarities: Tensor, mixing: Mixing) -> float:
     """Return Bi-ISA of a pair's (word, token) similarities."""
     rows, columns = similarities.tolist(), similarities.T.tolist()
-    first = naive_aggregate([naive_aggregate(own, mixing.words_first) for own in columns], mixing.tokens_second)
-    second = naive_aggregate([naive_aggregate(own, mixing.tokens_first) for own in rows], mixing.words_second)
+    first = naive_aggregate([naive_aggregate(column, mixing.words_first) for column in columns], mixing.tokens_second)
+    second = naive_aggregate([naive_aggregate(row, mixing.tokens_first) for row in rows], mixing.words_second)
     return (first + second) / 2
 
 

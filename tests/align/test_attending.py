@@ -88,11 +88,11 @@ def test_attention_starts_as_identities_and_trains_every_weight() -> None:
     aligner, (texts, videos) = ConceptAligner(attention=FrameAttention(DIM)), make_batch()
     aligner.eval()
     first = texts.sentences[0] - texts.sentences[0].mean()
-    own = aligner(
+    initial = aligner(
         aligner.prepare_texts(TextBatch(first[None], first[None, None])),
         aligner.prepare(VideoBatch(first.expand(1, 4, DIM))),
     )
-    assert own.total.item() == pytest.approx(1, abs=1e-3), "identities and layer norms keep a direction"
+    assert initial.total.item() == pytest.approx(1, abs=1e-3), "identities and layer norms keep a direction"
     scores = aligner.train()(aligner.prepare_texts(texts), aligner.prepare(videos)).total
     torch.autograd.backward(scores.square().sum())
     for name, weight in aligner.named_parameters():

@@ -37,8 +37,8 @@ def naive_logits(vectors: np.ndarray, labels: np.ndarray, item: np.ndarray) -> l
     trace = sum(scatter[i, i] for i in range(dim)) / (num - 1)
     shrunk = scatter / dim + trace / dim * np.eye(dim)
     densities = [-0.5 * (item - mean) @ np.linalg.solve(shrunk, item - mean) for mean in means]
-    own = 0.5 * item @ np.linalg.solve(shrunk, item)
-    return [float(density + own - np.log(len(means))) for density in densities]
+    item_term = 0.5 * item @ np.linalg.solve(shrunk, item)
+    return [float(density + item_term - np.log(len(means))) for density in densities]
 
 
 @given(num_classes=st.integers(1, 4), shots=st.integers(2, 4), dim=st.integers(1, 5), seed=st.integers(0, 999))
@@ -117,7 +117,9 @@ def test_cross_validation_looks_at_held_out_examples_only() -> None:
 
 @pytest.mark.parametrize("case", find_cases("gda"), ids=lambda case: case.folder.name)
 def test_equals_published_code(case: Case) -> None:
-    inputs, outputs = ({name: value.numpy() for name, value in each.items()} for each in (case.inputs, case.outputs))
+    inputs, outputs = (
+        {name: value.numpy() for name, value in tensors.items()} for tensors in (case.inputs, case.outputs)
+    )
     classifier = fit_gaussians(inputs["train_features"], one_hot(inputs["train_labels"]))
     for name in ("means", "precision", "weight", "bias"):
         check_relative(getattr(classifier, name), outputs[name])

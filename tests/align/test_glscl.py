@@ -39,10 +39,12 @@ def naive_attend(attention: nn.MultiheadAttention, rows: list[Tensor], memory: l
         keys, values = ([weights[n] @ row + biases[n] for row in memory] for n in (1, 2))
         attended = torch.zeros_like(row)
         for head in range(attention.num_heads):
-            own = slice(head * size, (head + 1) * size)
-            head_weights = torch.stack([query[own] @ key[own] * size**-0.5 for key in keys]).softmax(dim=0)
+            head_slice = slice(head * size, (head + 1) * size)
+            head_weights = torch.stack([query[head_slice] @ key[head_slice] * size**-0.5 for key in keys]).softmax(
+                dim=0
+            )
             for weight, value in zip(head_weights, values, strict=True):
-                attended[own] += weight * value[own]
+                attended[head_slice] += weight * value[head_slice]
         out.append(attention.out_proj(attended))
     return out
 

@@ -50,7 +50,10 @@ def naive_dual_softmax(scores: Tensor) -> list[list[float]]:
     """Multiply each score by the softmax of its column."""
     columns = scores.T.tolist()
     sums = [sum(math.exp(value) for value in column) for column in columns]
-    return [[value * math.exp(value) / own for value, own in zip(row, sums, strict=True)] for row in scores.tolist()]
+    return [
+        [value * math.exp(value) / column_sum for value, column_sum in zip(row, sums, strict=True)]
+        for row in scores.tolist()
+    ]
 
 
 def sample(queries: int, videos: int, seed: int = 0, scale: float = 2.0) -> Tensor:
@@ -74,8 +77,8 @@ def test_sk_norm_equals_naive_version(queries: int, videos: int, seed: int, temp
     assert correction.query_potentials is not None
     check_values(correction.query_potentials / temperature, query_potentials)
     assert correction.error == pytest.approx(error, abs=1e-12)
-    own = balance_columns(temperature * bank, correction.query_potentials, temperature=temperature) / temperature
-    check_values((own - own.logsumexp(0)), potentials)
+    balanced = balance_columns(temperature * bank, correction.query_potentials, temperature=temperature) / temperature
+    check_values((balanced - balanced.logsumexp(0)), potentials)
     assert torch.equal(correction.correct(scores), scores + correction.potentials)
     assert correction.active is None
 

@@ -34,7 +34,7 @@ def test_tasks_run_on_the_threads_of_torch() -> None:
         seen[number] = threading.get_ident(), is_flushed, torch.is_grad_enabled()
 
     with torch.no_grad():
-        run_tasks([lambda number=number: task(number) for number in range(3 * MIN_TASKS)], torch.device("cpu"))  # type: ignore[misc]
+        run_tasks([lambda index=index: task(index) for index in range(3 * MIN_TASKS)], torch.device("cpu"))  # type: ignore[misc]
     assert len(seen) == 3 * MIN_TASKS
     assert len({thread for thread, _, _ in seen.values()}) == 3
     assert all(is_flushed and not has_grad for _, is_flushed, has_grad in seen.values())

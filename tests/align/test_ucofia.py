@@ -84,8 +84,8 @@ def test_training_free_scores_equal_loops() -> None:
             tokens = [*frames, *(token / token.norm() for token in videos.tokens[video, : real * PATCHES])]
             mean = torch.stack(frames).mean(dim=0)
             middle, best = naive_frames(sentence, torch.stack(frames), None)
-            each = [naive_aggregate((torch.stack(tokens) @ word).tolist()) for word in words]
-            fine = sum(each) / len(each)
+            word_scores = [naive_aggregate((torch.stack(tokens) @ word).tolist()) for word in words]
+            fine = sum(word_scores) / len(word_scores)
             expected = [100 * float(sentence @ mean / mean.norm()), 100 * middle, 100 * fine]
             found = [float(level[text, video]) for level in scores[:3]]
             assert found == pytest.approx(expected, abs=1e-3)
@@ -124,8 +124,8 @@ def test_padding_has_no_effect(build: Any, make: Any) -> None:
                 videos.tokens[row, kept],
                 sizes=None if videos.sizes is None else videos.sizes[row, kept],
             )
-            own = LevelScores(*(level[[text]][:, [video]] for level in scores))
-            check_same(aligner.score(alone, aligner.prepare(bare)), own)
+            pair_scores = LevelScores(*(level[[text]][:, [video]] for level in scores))
+            check_same(aligner.score(alone, aligner.prepare(bare)), pair_scores)
 
 
 # Blocks.

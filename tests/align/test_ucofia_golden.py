@@ -111,8 +111,8 @@ def test_scores_loss_and_gradients_equal_published_code(case: Case) -> None:
             check_close(getattr(found, name), out[f"sim_{name}"], 1e-4)
         check_close(found.mean, out["sim_total_train"], 1e-4)
     check_close(aligner.logit_scale.exp(), out["logit_scale"], 1e-4)
-    own = torch.arange(len(scores.mean))
-    loss = (functional.cross_entropy(scores.mean, own) + functional.cross_entropy(scores.mean.T, own)) / 2
+    targets = torch.arange(len(scores.mean))
+    loss = (functional.cross_entropy(scores.mean, targets) + functional.cross_entropy(scores.mean.T, targets)) / 2
     check_close(loss[None], out["train_loss"], 1e-5)
     loss.backward()  # type: ignore[no-untyped-call]
     parameters, gradients = dict(aligner.named_parameters()), load_file(case.folder / "grads.safetensors")

@@ -42,18 +42,21 @@ def test_levels_equal_loops_and_the_aligner(
     text = TextEmbedding("words", draw_units(random, 1)[0], draw_units(random, 1 + seed % 4))
     frames = [draw_units(random, num) for num, _ in lengths]
     packed, tokens, sizes = [], [], []
-    for own, (_, num_tokens) in zip(frames, lengths, strict=True):
+    for video_frames, (_, num_tokens) in zip(frames, lengths, strict=True):
         size = random.integers(1, 5, num_tokens).astype(np.float32) if is_merged else np.ones(num_tokens, np.float32)
-        whole, rows = torch.from_numpy(own.mean(0)[None]), torch.from_numpy(draw_units(random, num_tokens)[None])
+        whole, rows = (
+            torch.from_numpy(video_frames.mean(0)[None]),
+            torch.from_numpy(draw_units(random, num_tokens)[None]),
+        )
         counts = torch.from_numpy(size[None]) if is_merged else None
-        video = PreparedVideos(whole, torch.from_numpy(own[None]), rows, sizes=counts).packed(dtype)
+        video = PreparedVideos(whole, torch.from_numpy(video_frames[None]), rows, sizes=counts).packed(dtype)
         packed.append(pack_video(video, whole=False))
         tokens.append(video.unpacked().tokens[0].double().numpy())
         sizes.append(size)
     (levels,) = score_queries([text], packed, frames)
-    for index, (own, stored) in enumerate(zip(frames, tokens, strict=True)):
-        middle = own.mean(0) / np.linalg.norm(own.mean(0))
-        cosines = [float(frame @ text.sentence) for frame in own]
+    for index, (video_frames, stored) in enumerate(zip(frames, tokens, strict=True)):
+        middle = video_frames.mean(0) / np.linalg.norm(video_frames.mean(0))
+        cosines = [float(frame @ text.sentence) for frame in video_frames]
         by_word = [naive_isa([float(row @ word) for row in stored], sizes[index].tolist()) for word in text.words]
         assert abs(levels.segment[index] - middle @ text.sentence) < 1e-5
         assert abs(levels.frames[index] - naive_isa(cosines, [1] * len(cosines))) < 1e-4
@@ -74,14 +77,16 @@ def test_an_aligner_on_torch_gives_the_same_where_frames_are_the_tokens() -> Non
 def test_videos_score_together_as_they_do_alone() -> None:
     random = np.random.default_rng(1)
     text = TextEmbedding("words", draw_units(random, 1)[0], draw_units(random, 3))
-    frames = [draw_units(random, 1 + number % 4) for number in range(2 * BLOCK + 3)]
+    frames = [draw_units(random, 1 + index % 4) for index in range(2 * BLOCK + 3)]
     packed = []
-    for number, own in enumerate(frames):
-        tokens = torch.from_numpy(draw_units(random, 1 + number % 3)[None])
-        video = PreparedVideos(torch.from_numpy(own.mean(0)[None]), torch.from_numpy(own[None]), tokens)
+    for video_index, video_frames in enumerate(frames):
+        tokens = torch.from_numpy(draw_units(random, 1 + video_index % 3)[None])
+        video = PreparedVideos(
+            torch.from_numpy(video_frames.mean(0)[None]), torch.from_numpy(video_frames[None]), tokens
+        )
         packed.append(pack_video(video.packed(torch.int8), whole=False))
     (together,) = score_queries([text], packed, frames)
-    alone = [score_queries([text], [data], [own])[0] for data, own in zip(packed, frames, strict=True)]
+    alone = [score_queries([text], [data], [frame_rows])[0] for data, frame_rows in zip(packed, frames, strict=True)]
     for level, expected in zip(together, zip(*alone, strict=True), strict=True):
         np.testing.assert_allclose(level, np.concatenate(expected), atol=1e-5)
     untold = score_queries([text], [*packed[:-1], b""], frames)[0]  # one in another block lacks tokens

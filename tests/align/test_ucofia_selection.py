@@ -27,7 +27,7 @@ def naive_score(net: ScoreNet, frame: Tensor) -> list[float]:
         functional.gelu(net.reduce.weight @ functional.layer_norm(token, token.shape, net.norm.weight, net.norm.bias))
         for token in frame
     ]
-    joined = [functional.gelu(net.join.weight @ torch.cat([own, reduced[0]])) for own in reduced]
+    joined = [functional.gelu(net.join.weight @ torch.cat([token, reduced[0]])) for token in reduced]
     return [float(torch.tanh(net.out.weight @ row)) for row in joined]
 
 

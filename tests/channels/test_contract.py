@@ -62,7 +62,7 @@ def find_best(video: Any) -> list[float]:
     """Return the best evidence of a video for each clause; -inf for none."""
     if isinstance(video, VideoPictures):
         return list(video.best)
-    return [max((match.evidence for match in own), default=-math.inf) for own in video]
+    return [max((match.evidence for match in clause_matches), default=-math.inf) for clause_matches in video]
 
 
 def test_every_source_is_tested() -> None:

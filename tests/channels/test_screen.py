@@ -106,9 +106,9 @@ def test_captions_in_one_place_are_told_apart(reader: ScreenReader) -> None:
     captions = ["Where is the bridge", "Over on the left", "Right by the river"]
     texts = follow(reader, [draw((caption, 60, 200)) for caption in captions for _ in range(2)])
     assert words(texts) == captions
-    for number, text in enumerate(texts):
-        assert text.start == pytest.approx(2.0 * number, abs=0.5)
-        assert text.end == pytest.approx(2.0 * number + 2, abs=0.5)
+    for caption_index, text in enumerate(texts):
+        assert text.start == pytest.approx(2.0 * caption_index, abs=0.5)
+        assert text.end == pytest.approx(2.0 * caption_index + 2, abs=0.5)
 
 
 def test_lines_that_come_and_go_together_are_one_entry(reader: ScreenReader) -> None:
@@ -223,7 +223,7 @@ class DensePage(TextModels):
 
     def detect(self, image: Picture) -> list[Box]:
         self.num_detected += 1
-        cells = [divmod(number, 20) for number in range(self.num_texts)]
+        cells = [divmod(text_index, 20) for text_index in range(self.num_texts)]
         corners = [(x / 20, y / 50, x / 20 + 0.04, y / 50 + 0.01 + y / 10_000) for y, x in cells]
         return [np.array([(a, b), (c, b), (c, d), (a, d)], np.float32) for a, b, c, d in corners]
 

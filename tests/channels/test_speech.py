@@ -188,8 +188,8 @@ def make_chords(rng: np.random.Generator) -> Audio:
     """Return chords with overtones that decay, one a second."""
     time_s = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     seconds = []
-    for number in range(20):
-        root = 220.0 * 2 ** ((0, 5, 7, 0)[number % 4] / 12)
+    for chord_index in range(20):
+        root = 220.0 * 2 ** ((0, 5, 7, 0)[chord_index % 4] / 12)
         tones = [root * 2 ** (step / 12) * overtone for step in (0, 4, 7) for overtone in (1, 2, 3)]
         seconds.append(sum(np.sin(2 * np.pi * tone * time_s) / tone for tone in tones) * np.exp(-3 * time_s))
     music = np.concatenate(seconds)
@@ -212,8 +212,8 @@ def test_chunks_are_all_speech_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def listen(*heard: slice) -> list[dict[str, int]]:
         probabilities = np.zeros(100, np.float32)  # of windows of 32 ms
-        for own in heard:
-            probabilities[own] = 0.9
+        for stretch in heard:
+            probabilities[stretch] = 0.9
         monkeypatch.setattr(vad, "get_vad_model", lambda: lambda _audio: probabilities)
         return speech.find_chunks(np.zeros(99 * 512, np.float32))
 

@@ -76,8 +76,8 @@ def test_networks_do_what_loops_do(name: str) -> None:
     net = mtcnn._Net(make_arrays(name), mtcnn._POOLS[name]).eval()
     with torch.inference_mode():
         found = net(torch.from_numpy(image).permute(2, 0, 1)[None])
-    for own, expected in zip(found, run_slowly(name, image), strict=True):
-        np.testing.assert_allclose(own.numpy().reshape(-1), expected, atol=1e-4)
+    for output, expected in zip(found, run_slowly(name, image), strict=True):
+        np.testing.assert_allclose(output.numpy().reshape(-1), expected, atol=1e-4)
 
 
 @given(boxes=st.lists(BOX, max_size=12), threshold=st.floats(0.1, 0.9), over=st.sampled_from(["union", "smaller"]))
@@ -132,8 +132,8 @@ def test_a_face_is_found_where_facenet_pytorch_finds_it(carphone: Picture, monke
     assert package is not None
     detector = MTCNN(package / "assets" / "weights")
     points = [(77.549255, 61.4581), (98.199066, 56.14811), (91.40951, 68.78273), (85.46765, 83.25786)]
-    own = (mtcnn.HALVE_BELOW, mtcnn.MIN_SCORES)
-    for (halve_below, min_scores), tolerance in (((0.0, (0.6, 0.7, 0.7)), 1e-2), (own, 2.0)):
+    defaults = (mtcnn.HALVE_BELOW, mtcnn.MIN_SCORES)
+    for (halve_below, min_scores), tolerance in (((0.0, (0.6, 0.7, 0.7)), 1e-2), (defaults, 2.0)):
         monkeypatch.setattr(mtcnn, "HALVE_BELOW", halve_below)
         monkeypatch.setattr(mtcnn, "MIN_SCORES", min_scores)
         (face,) = detector.find(carphone, min_size=24)

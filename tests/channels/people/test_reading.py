@@ -42,9 +42,9 @@ class ScriptedFaces(ColouredFaces):
 def read(*faces: tuple[float, float], shots: tuple[ShotChange, ...] = (), segment_s: float = 100.0) -> list[Track]:
     """Return the tracks of frames a second apart, of which a segment is over once one behind its end was read."""
     reader, tracks = FaceReader(ScriptedFaces(*faces)), list[Track]()
-    for number in range(len(faces)):
-        reader.read(np.full_like(IMAGE, 20 * number), number + 0.5)
-        if number + 0.5 > segment_s:
+    for frame_index in range(len(faces)):
+        reader.read(np.full_like(IMAGE, 20 * frame_index), frame_index + 0.5)
+        if frame_index + 0.5 > segment_s:
             known = [shot for shot in shots if shot.start < segment_s]
             tracks += reader.take(segment_s, known)[1]
             shots = tuple(shot for shot in shots if shot not in known)
@@ -132,10 +132,10 @@ def test_faces_are_looked_for_once_a_second_and_where_the_picture_changes(monkey
 def test_faces_in_one_place_are_told_apart_where_shots_are_not_known() -> None:
     for shots, num_tracks in ((None, 2), ((), 1)):
         reader = FaceReader(ColouredFaces())
-        for number, name in enumerate(("ann", "ann", "bob", "bob")):
+        for frame_index, name in enumerate(("ann", "ann", "bob", "bob")):
             image = IMAGE.copy()
             image[40:90, 10:60] = PEOPLE[name]
-            reader.read(image, float(number))
+            reader.read(image, float(frame_index))
         tracks = reader.take(9.0, shots)[1] + reader.finish(9.0)
         assert len(tracks) == num_tracks
 
@@ -238,8 +238,8 @@ BOXES = st.lists(st.builds(place, st.integers(0, 12).map(lambda x: x * 9.7), st.
 def link_slowly(frames: list[list[Box]]) -> list[list[tuple[float, Box]]]:
     """Link the closest pair of a track and a box again and again, frame by frame, one a second."""
     tracks: list[list[tuple[float, Box]]] = []
-    for number, boxes in enumerate(frames):
-        alive = [track for track in tracks if track[-1][0] == number - 1]
+    for frame_index, boxes in enumerate(frames):
+        alive = [track for track in tracks if track[-1][0] == frame_index - 1]
         waiting = list(range(len(boxes)))
         while True:
             pairs = [(compare_boxes(track[-1][1], boxes[row]), track, row) for track in alive for row in waiting]
@@ -247,20 +247,20 @@ def link_slowly(frames: list[list[Box]]) -> list[list[tuple[float, Box]]]:
             if best <= 0:
                 break
             _, track, row = next(pair for pair in pairs if pair[0] == best)
-            track.append((float(number), boxes[row]))
+            track.append((float(frame_index), boxes[row]))
             alive.remove(track)
             waiting.remove(row)
-        tracks += [[(float(number), boxes[row])] for row in waiting]
+        tracks += [[(float(frame_index), boxes[row])] for row in waiting]
     return sorted(tracks)
 
 
 @given(frames=st.lists(BOXES.filter(lambda boxes: len(set(boxes)) == len(boxes)), max_size=5))
 def test_tracks_are_those_of_the_closest_pairs(frames: list[list[Box]]) -> None:
     shifted = [
-        [place(box[0] + 0.37 * row + 0.011 * number) for row, box in enumerate(boxes)]
-        for number, boxes in enumerate(frames)
+        [place(box[0] + 0.37 * row + 0.011 * frame_index) for row, box in enumerate(boxes)]
+        for frame_index, boxes in enumerate(frames)
     ]
-    found = follow(*[(float(number), boxes) for number, boxes in enumerate(shifted)])
+    found = follow(*[(float(frame_index), boxes) for frame_index, boxes in enumerate(shifted)])
     assert found == link_slowly(shifted)
 
 

@@ -39,8 +39,8 @@ def naive_potentials(scores: Sequence[Sequence[float]], temperature: float, num_
     rows, columns = range(len(kernel)), range(len(kernel[0]))
     factors = [1 / sum(kernel[i][j] for i in rows) for j in columns]
     for _ in range(num_iterations):
-        own = [1 / sum(kernel[i][j] * factors[j] for j in columns) for i in rows]
-        factors = [1 / sum(kernel[i][j] * own[i] for i in rows) for j in columns]
+        row_factors = [1 / sum(kernel[i][j] * factors[j] for j in columns) for i in rows]
+        factors = [1 / sum(kernel[i][j] * row_factors[i] for i in rows) for j in columns]
     logs = [temperature * math.log(factor) for factor in factors]
     return [log - sum(logs) / len(logs) for log in logs]
 
@@ -166,9 +166,9 @@ def test_potentials_beyond_memory_are_sampled(stored: Path, tmp_path: Path, monk
         bank = level.astype(np.float64)
         expected = naive_potentials(bank[:, chosen].tolist(), 0.1)
         np.testing.assert_allclose(sampled.potentials[name][chosen], expected, atol=2e-5)
-        own = -0.1 * np.log(np.exp((bank + sampled.queries[name][:, None]) / 0.1).sum(0))
-        constant = (sampled.potentials[name] - own)[chosen].mean()
-        np.testing.assert_allclose(sampled.potentials[name], own + constant, atol=2e-5)
+        balanced = -0.1 * np.log(np.exp((bank + sampled.queries[name][:, None]) / 0.1).sum(0))
+        constant = (sampled.potentials[name] - balanced)[chosen].mean()
+        np.testing.assert_allclose(sampled.potentials[name], balanced + constant, atol=2e-5)
 
 
 # The file of potentials.
@@ -255,7 +255,7 @@ def test_damaged_potentials_correct_nothing(
 def scores(hits: Sequence[Hit]) -> dict[str, float]:
     """Return the corrected similarities of hits, the mean of their levels, which evidence keeps in order."""
     levels = [[level for name, level in hit.why.items() if name != "picture"] for hit in hits]
-    found = {Path(hit.path).name: float(np.mean(own)) for hit, own in zip(hits, levels, strict=True)}
+    found = {Path(hit.path).name: float(np.mean(hit_levels)) for hit, hit_levels in zip(hits, levels, strict=True)}
     ordered = list(found.values())
     assert ordered == pytest.approx(sorted(ordered, reverse=True), abs=1e-6)
     assert all(hit.score == hit.why["picture"] for hit in hits)
@@ -267,14 +267,16 @@ def naive_scores(index: Path, query: str, bank: Sequence[str] = (), *, kind: str
     ranker = make_ranker(kind, index)
     with Store.open(index) as store:
         ids = store.searchable()
-        names = [Path(store.files.paths_of([each.video])[each.video][0]).name for each in store.segments.get(ids)]
+        names = [
+            Path(store.files.paths_of([segment.video])[segment.video][0]).name for segment in store.segments.get(ids)
+        ]
     texts = [make_text(text) for text in (query, *bank)]
     total = np.zeros(len(ids))
     for name, level in score_stored(index, ranker, texts, ids, bare=kind != "ucofia").scores.items():
-        own, *banked = level.astype(np.float64).tolist()
+        query_scores, *banked = level.astype(np.float64).tolist()
         potentials = naive_potentials(banked, ranker.temperature) if bank else [0.0] * len(ids)
-        total += ranker.weights[name] * np.add(own, potentials)
-    return {name: max(score for own, score in zip(names, total, strict=True) if own == name) for name in names}
+        total += ranker.weights[name] * np.add(query_scores, potentials)
+    return {name: max(score for owner, score in zip(names, total, strict=True) if owner == name) for name in names}
 
 
 def test_search_is_corrected_by_the_stored_calibration(index: Path) -> None:

@@ -55,20 +55,22 @@ def write_index(folder: Path, similarities: Sequence[float], num_segments: int) 
     """Store one video for each similarity, which all its segments have with the query, about."""
     rng = np.random.default_rng(0)
     with Store.create(folder / "index", encoder_name="axes", encoder_fingerprint="axes", dim=DIM) as store:
-        for number, similarity in enumerate(similarities):
+        for video_index, similarity in enumerate(similarities):
             vectors = 0.01 * rng.standard_normal((num_segments, DIM)).astype(np.float32)
             vectors[:, 0] += similarity
             vectors[:, 1] += np.sqrt(1 - similarity**2)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            path = folder / str(number % 2) / f"{number}.mp4"
+            path = folder / str(video_index % 2) / f"{video_index}.mp4"
             path.parent.mkdir(exist_ok=True)
             path.touch()
             video_id = store.writer.begin_video(
-                f"v{number}", duration=num_segments, facts={}, num_segments=num_segments
+                f"v{video_index}", duration=num_segments, facts={}, num_segments=num_segments
             )
             store.writer.set_file(str(path), state="done", video=video_id)
             embeddings = [SegmentEmbedding(vector, vector[None], np.array([0.5])) for vector in vectors]
-            store.writer.add_segments([NewSegment(video_id, n, n, n + 1.0, each) for n, each in enumerate(embeddings)])
+            store.writer.add_segments(
+                [NewSegment(video_id, n, n, n + 1.0, embedding) for n, embedding in enumerate(embeddings)]
+            )
             store.writer.finish_video(video_id)
 
 

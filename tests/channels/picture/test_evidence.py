@@ -80,7 +80,7 @@ def _collect_rows(ranked: RankedSegments, evidence: np.ndarray, chosen: np.ndarr
     rows = np.flatnonzero(chosen)
     if not len(rows):
         return {}
-    own = replace(
+    chosen_ranked = replace(
         ranked,
         ids=ranked.ids[rows],
         segments=[ranked.segments[row] for row in rows.tolist()],
@@ -88,7 +88,7 @@ def _collect_rows(ranked: RankedSegments, evidence: np.ndarray, chosen: np.ndarr
         times=ranked.times[rows],
         levels={name: level[rows] for name, level in ranked.levels.items()},
     )
-    return collect_segments([own], [evidence[rows]])
+    return collect_segments([chosen_ranked], [evidence[rows]])
 
 
 @given(seeds, st.integers(1, 3))
@@ -107,10 +107,10 @@ def test_segments_agree_with_a_naive_twin(seed: int, num_clauses: int) -> None:
         times = {s: t for s, t in zip(first.segments, first.times, strict=True) if s.video == video_id}
         assert list(video.segments) == sorted(times, key=lambda segment: times[segment])
         assert video.times.tolist() == sorted(times.values())
-        for (ranked, evidence), own, best in zip(drawn, video.scores, video.best, strict=True):
-            for segment, score in zip(video.segments, own, strict=True):
+        for (ranked, evidence), clause_scores, best in zip(drawn, video.scores, video.best, strict=True):
+            for segment, score in zip(video.segments, clause_scores, strict=True):
                 assert score == evidence[list(ranked.segments).index(segment)]
-            assert best == max(own)
+            assert best == max(clause_scores)
         highest = next(row for row in best_first if first.segments[row].video == video_id)
         assert video.levels == ({"frames": first.levels["frames"][highest]} if num_clauses == 1 else {})
 
@@ -131,12 +131,14 @@ def test_frames_agree_with_a_naive_twin(seed: int, num_clauses: int) -> None:
     videos = collect_frames(stored, segments, queries, slope)
     assert set(videos) == set(segments)
     for video_id, video in videos.items():
-        own = [row for row, each in enumerate(stored.segments) if each.video == video_id and len(stored.frames[row])]
-        own.sort(key=lambda row: stored.segments[row].start)
-        assert list(video.segments) == [stored.segments[row] for row in own]
-        assert video.times.tolist() == [time for row in own for time in stored.times[row]]
+        video_rows = [
+            row for row, segment in enumerate(stored.segments) if segment.video == video_id and len(stored.frames[row])
+        ]
+        video_rows.sort(key=lambda row: stored.segments[row].start)
+        assert list(video.segments) == [stored.segments[row] for row in video_rows]
+        assert video.times.tolist() == [time for row in video_rows for time in stored.times[row]]
         for clause, query in enumerate(rows):
-            similarities = [float(frame @ query) for row in own for frame in stored.frames[row]]
+            similarities = [float(frame @ query) for row in video_rows for frame in stored.frames[row]]
             for similarity, score in zip(similarities, video.scores[clause], strict=True):
                 expected = segments[video_id].best[clause] - slope * (max(similarities) - similarity)
                 assert score == pytest.approx(expected, abs=1e-3)

@@ -84,8 +84,8 @@ def test_a_joint_file_round_trips(model: Path, joint: Path) -> None:
     assert card.merging is not None
     assert card.prompts is not None
     assert card.lora_rank == 2
-    own, other = (load_model(path, card).state_dict() for path in (model, joint))
-    assert all(torch.equal(own[name], other[name]) for name in own)
+    model_weights, other = (load_model(path, card).state_dict() for path in (model, joint))
+    assert all(torch.equal(model_weights[name], other[name]) for name in model_weights)
     one, two = load_aligner(model), load_aligner(joint)
     assert describe_aligner(one).card == describe_aligner(two).card
     assert all(torch.equal(*pair) for pair in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
@@ -209,8 +209,8 @@ def test_a_file_that_is_joined_or_averaged_knows_what_each_was_trained_on(tmp_pa
     part = describe_towers(load_towers(str(plain)))
     save_joint(towers, part, {}, TrainedOn.describe("clips", ["a", "b"]))
     save_joint(again, part, {}, TrainedOn.describe("clips", ["b", "c"]))
-    own, card = load_head(write_head(tmp_path / "own.safetensors", backbone="elsewhere", **SIZES))
-    save_joint(head, Part(json.loads(card.to_json()), own.state_dict()), {}, TrainedOn.describe("films", ["d"]))
+    loaded, card = load_head(write_head(tmp_path / "own.safetensors", backbone="elsewhere", **SIZES))
+    save_joint(head, Part(json.loads(card.to_json()), loaded.state_dict()), {}, TrainedOn.describe("films", ["d"]))
     join_files(towers, [head], out)
     assert TrainedOn.read(out) == ("clips and films", sorted(TrainedOn.describe("", "abd").digests))
     assert TRAINED_ON not in read_part_cards(out)[HEAD]
@@ -238,7 +238,7 @@ def test_a_model_is_replaced_and_not_written_in_place(tmp_path: Path) -> None:
         kept.hardlink_to(path)
         write()
         assert kept.read_text() == "an old model, which is read meanwhile"
-        assert [each.name for each in path.parent.iterdir()] == ["model.safetensors"]
+        assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
         assert path.stat().st_size > 100
 
 

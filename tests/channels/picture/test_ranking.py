@@ -113,8 +113,8 @@ def test_a_few_texts_score_without_torch_as_with_it(tokens: str, tmp_path: Path)
     assert ranker.fingerprint == twin.fingerprint == UNTRAINED_UCOFIA
     assert (ranker.temperature, ranker.weights) == (twin.temperature, twin.weights)
     packed, frames = [ranker.pack(segment) for segment in segments], [segment.frames for segment in segments]
-    for own in (packed, [b"", *packed[1:]]):
-        few, many = ranker.score(texts[:FEW], own, frames), twin.score(texts[:FEW], own, frames)
+    for packed_tokens in (packed, [b"", *packed[1:]]):
+        few, many = ranker.score(texts[:FEW], packed_tokens, frames), twin.score(texts[:FEW], packed_tokens, frames)
         assert np.array_equal(few.best, many.best)
         for name, level in many.scores.items():
             np.testing.assert_allclose(few.scores[name], level, atol=2e-6, rtol=0)
@@ -122,12 +122,12 @@ def test_a_few_texts_score_without_torch_as_with_it(tokens: str, tmp_path: Path)
 
 def test_tokens_are_read_by_the_aligner_that_packed_them_alone(tmp_path: Path) -> None:
     _, segments = make_all()
-    own, other = make_ranker("ucofia", tmp_path), make_ranker("trained ucofia", tmp_path)
-    packed = [own.pack(segment) for segment in segments]
+    packer, other = make_ranker("ucofia", tmp_path), make_ranker("trained ucofia", tmp_path)
+    packed = [packer.pack(segment) for segment in segments]
     ids = store_all(tmp_path / "index", segments, packed)
     with Store.open(tmp_path / "index") as store:
-        pictures = PictureChannel(store, PatchEncoder(), own, tokens="int8")
-        assert [bytes(tokens) for tokens in pictures.read(own, ids).tokens] == packed
+        pictures = PictureChannel(store, PatchEncoder(), packer, tokens="int8")
+        assert [bytes(tokens) for tokens in pictures.read(packer, ids).tokens] == packed
         assert not any(pictures.read(other, ids).tokens)
 
 

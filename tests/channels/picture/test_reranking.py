@@ -27,9 +27,9 @@ def sample(num_hits: int, dim: int, seed: int = 0) -> np.ndarray:
 
 def naive_refine(vectors: np.ndarray, num_neighbours: int, beta: float) -> list[list[float]]:
     refined = []
-    for own, vector in enumerate(vectors):
+    for row, vector in enumerate(vectors):
         similarities = [sum(a * b for a, b in zip(vector, other, strict=True)) for other in vectors]
-        others = sorted((index for index in range(len(vectors)) if index != own), key=lambda n: -similarities[n])
+        others = sorted((index for index in range(len(vectors)) if index != row), key=lambda n: -similarities[n])
         total, weight_sum = [float(value) for value in vector], 1.0
         for index in others[:num_neighbours]:
             weight = beta * max(0.0, similarities[index])

@@ -50,10 +50,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def grow(store: Store, num_segments: int) -> None:
     """Add segments to an index until it has this many."""
-    for number in range(len(store), num_segments):
-        video_id = store.writer.begin_video(str(number), duration=1.0, facts={}, num_segments=1)
-        store.writer.set_file(f"/{number}.mp4", state="done", video=video_id)
-        add_segment(store, video_id, 0, 0.0, 1.0, make_segment(1, number))
+    for video_index in range(len(store), num_segments):
+        video_id = store.writer.begin_video(str(video_index), duration=1.0, facts={}, num_segments=1)
+        store.writer.set_file(f"/{video_index}.mp4", state="done", video=video_id)
+        add_segment(store, video_id, 0, 0.0, 1.0, make_segment(1, video_index))
         store.writer.finish_video(video_id)
 
 
@@ -121,9 +121,9 @@ def test_typical_score_is_that_of_a_normal_distribution() -> None:
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=8), st.floats(-0.2, 0.4), st.floats(0, 0.3))
 def test_evidence_of_pictures_agrees_with_its_naive_twin(scores: list[float], mean: float, deviation: float) -> None:
     rated = PictureScale(mean=mean, deviation=deviation).rate(np.array(scores))
-    for score, own in zip(scores, rated, strict=True):
+    for score, evidence in zip(scores, rated, strict=True):
         standard = (score - mean) / (deviation if deviation > MIN_DEVIATION else MIN_DEVIATION)
-        assert own == pytest.approx(PICTURE_SLOPE * standard + PICTURE_OFFSET)
+        assert evidence == pytest.approx(PICTURE_SLOPE * standard + PICTURE_OFFSET)
 
 
 def score_naively(
@@ -157,8 +157,8 @@ def check_scores(
     best: dict[str, float] = {}
     for query, scores in zip(QUERIES, score_naively(index, kind, QUERIES, potentials), strict=True):
         for hit in engine.search(query, rerank=kind):
-            own = max(score for score, owner in zip(scores, owners, strict=True) if owner == hit.video)
-            expected = PICTURE_SLOPE * (own - mean) / max(deviation, MIN_DEVIATION) + PICTURE_OFFSET
+            best_score = max(score for score, owner in zip(scores, owners, strict=True) if owner == hit.video)
+            expected = PICTURE_SLOPE * (best_score - mean) / max(deviation, MIN_DEVIATION) + PICTURE_OFFSET
             assert hit.score == pytest.approx(expected, abs=2e-3)
             best[query] = max(best.get(query, hit.score), hit.score)
     return best

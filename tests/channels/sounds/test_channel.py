@@ -283,10 +283,13 @@ def test_evidence_agrees_with_its_naive_twin(num_windows: int, num_examples: int
     rng, dim = np.random.default_rng(seed), 4
     vectors = rng.standard_normal((num_windows, dim)).astype(np.float32)
     examples = rng.standard_normal((num_examples, dim)).astype(np.float32)
-    mean = [sum(float(own[axis]) for own in vectors) / num_windows for axis in range(dim)]
-    centred = [[float(own[axis]) - mean[axis] for axis in range(dim)] for own in vectors]
+    mean = [sum(float(vector[axis]) for vector in vectors) / num_windows for axis in range(dim)]
+    centred = [[float(vector[axis]) - mean[axis] for axis in range(dim)] for vector in vectors]
     covariance = np.array(
-        [[sum(own[row] * own[column] for own in centred) / num_windows for column in range(dim)] for row in range(dim)]
+        [
+            [sum(vector[row] * vector[column] for vector in centred) / num_windows for column in range(dim)]
+            for row in range(dim)
+        ]
     )
     variance = max(sum(covariance[axis, axis] for axis in range(dim)) / dim, 1e-6)
     inverse = np.linalg.inv(covariance + variance * (SHRINKAGE + PRIOR_WINDOWS / num_windows) * np.eye(dim))
@@ -294,8 +297,8 @@ def test_evidence_agrees_with_its_naive_twin(num_windows: int, num_examples: int
     for example in examples:
         direction = inverse @ (example - mean)
         spread = direction @ covariance @ direction + variance * PRIOR_SCORES / num_windows * direction @ direction
-        scores.append([own @ direction / math.sqrt(spread) for own in centred])
+        scores.append([vector @ direction / math.sqrt(spread) for vector in centred])
     best = [sorted(column)[-NEAREST:] for column in zip(*scores, strict=True)]
-    expected = [SLOPE * (sum(own) / len(own) - USUAL_SCORE) for own in best]
+    expected = [SLOPE * (sum(nearest) / len(nearest) - USUAL_SCORE) for nearest in best]
     rated = rate_windows(vectors, examples, UsualWindows.of(vectors))
     assert rated.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-3)

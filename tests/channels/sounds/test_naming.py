@@ -79,7 +79,7 @@ def test_windows_are_cut_as_a_video_is_read(sound: str, start_s: float) -> None:
     cutter = WindowCutter(Loudness(), sound, start_s)
     found = [cutter.read(end_s, is_end=False) for end_s in (start_s + 4.0, 20.0)]
     found.append(cutter.read(23.0, is_end=True))
-    times = [[(float(own.starts[0]), float(own.ends[0])) for own in part] for part in found]
+    times = [[(float(windows.starts[0]), float(windows.ends[0])) for windows in part] for part in found]
     first = [[], [(0.0, 10.0), (10.0, 20.0)]] if start_s == 0 else [[], []]  # 5 to 15 s is silent
     assert times == [*first, [(15.0, 23.0), (20.0, 23.0)]]
     heard = found[2][0].vectors[0].astype(float)
@@ -100,8 +100,8 @@ def test_the_shipped_encoder_and_a_named_model_read_the_same_audio(
         if isinstance(message, ReadTexts) and message.windows is not None:
             found.setdefault(message.window_model, []).append(message.windows)
     assert found.keys() == {KIND.model, name}
-    assert [start for own in found[name] for start in own.starts] == [0.0, 10.0, 15.0, 20.0]
-    assert all(own.vectors.shape[1] == 24 for own in found[name])
+    assert [start for windows in found[name] for start in windows.starts] == [0.0, 10.0, 15.0, 20.0]
+    assert all(windows.vectors.shape[1] == 24 for windows in found[name])
 
 
 def test_a_tagger_makes_texts(sound: str, tiny: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_a_tagger_makes_texts(sound: str, tiny: dict[str, str], monkeypatch: pyt
         assert {message.window_model for message in messages if message.windows is not None} == {KIND.model}
         texts = [text for message in messages for text in message.texts if text.text not in LABELS]
         return [(text.text, round(text.start, 2), round(text.end, 1)) for text in texts], [
-            own.until_s for own in messages if own.windows is None
+            message.until_s for message in messages if message.windows is None
         ]
 
     speaking = "child speech, kid speaking"
@@ -159,7 +159,7 @@ def test_another_model_replaces_what_the_last_one_heard(
         with Store.open(index) as store, SoundStore.open(index) as sounds:
             note_heard(store)
             tags = list(count_facets(store.snapshot(), ALL_VIDEOS).heard)
-            return {own for _, own in sounds.list_models()}, tags, store.count_videos(Filters(heard="Dog"))
+            return {listed for _, listed in sounds.list_models()}, tags, store.count_videos(Filters(heard="Dog"))
 
     clap, ast = tiny["clap"], tiny["ast"]
     with create(index) as store:
@@ -180,13 +180,16 @@ def test_tags_agree_with_their_naive_twin(rated: list[list[float]], cuts: set[in
     for last in [*sorted(cut for cut in cuts if cut < len(rated)), len(rated)]:
         vectors = {row: np.array([rated[row]], np.float16) for row in range(first, last) if any(rated[row])}
         windows = [
-            SoundWindows(starts=np.array([8.0 * row]), ends=np.array([8.0 * row + 8]), vectors=own)
-            for row, own in vectors.items()
+            SoundWindows(starts=np.array([8.0 * row]), ends=np.array([8.0 * row + 8]), vectors=vector)
+            for row, vector in vectors.items()
         ]
         found += tags.read(windows, np.inf if last == len(rated) else 8.0 * last)
         first = last
     expected = list[tuple[str, float, float]]()
-    for label, heard in (("a", [own[0] > TAGGED for own in rated]), ("b", [own[1] > TAGGED for own in rated])):
+    for label, heard in (
+        ("a", [probabilities[0] > TAGGED for probabilities in rated]),
+        ("b", [probabilities[1] > TAGGED for probabilities in rated]),
+    ):
         begin = None
         for row, is_heard in enumerate([*heard, False]):
             if begin is not None and (not is_heard or 8 * (row - begin) >= MAX_TAG_S):
@@ -203,10 +206,10 @@ def test_evidence_is_what_is_above_unrelated_names_in_the_same_film() -> None:
     rated = Names(model, vectors, owners).rate("a bell")
     text, unrelated = model.encode_texts(["a bell"])[0], model.encode_texts(UNRELATED)
     for film in (0, 1):
-        own = vectors[owners == film]
-        scores = np.array([[float(window @ name) for name in unrelated] for window in own])
+        film_vectors = vectors[owners == film]
+        scores = np.array([[float(window @ name) for name in unrelated] for window in film_vectors])
         level = np.quantile([max(column) for column in scores.T], USUAL)
-        expected = [SLOPE * (float(window @ text) - level) / scores.std() for window in own]
+        expected = [SLOPE * (float(window @ text) - level) / scores.std() for window in film_vectors]
         assert rated[owners == film] == pytest.approx(expected, rel=1e-4)
     model.is_calibrated = True
     assert Names(model, vectors, owners).rate("a bell") == pytest.approx(vectors @ text - MIN_LOG_ODDS, rel=1e-5)
@@ -218,21 +221,25 @@ FILM = st.lists(st.sampled_from([-5.0, -1.0, 0.5, 2.0, 3.0]), min_size=1, max_si
 @given(st.lists(FILM, min_size=1, max_size=3), st.booleans())
 def test_sounds_are_heard_where_a_loop_finds_them(films: list[list[float]], overlapping: bool) -> None:
     step = 5.0 if overlapping else 10.0
-    rows = [(film, n * step, n * step + 10.0, nats) for film, own in enumerate(films) for n, nats in enumerate(own)]
+    rows = [
+        (film, n * step, n * step + 10.0, nats)
+        for film, film_nats in enumerate(films)
+        for n, nats in enumerate(film_nats)
+    ]
     films_, starts, ends, evidence = (np.array(column) for column in zip(*rows, strict=True))
     expected: list[Any] = []
     for film in range(len(films)):
-        own: list[Any] = [row[1:] for row in rows if row[0] == film]
+        film_rows: list[Any] = [row[1:] for row in rows if row[0] == film]
         spans: list[list[float]] = []
-        for begin in np.arange(0, own[-1][1], 5.0):
-            over = [nats for start, end, nats in own if start < begin + 5 and end > begin]
+        for begin in np.arange(0, film_rows[-1][1], 5.0):
+            over = [nats for start, end, nats in film_rows if start < begin + 5 and end > begin]
             if min(over) > 0:
                 if spans and spans[-1][1] == begin:
                     spans[-1][1:] = [begin + 5, max(spans[-1][2], *over)]
                 else:
                     spans.append([begin, begin + 5, max(over)])
-        lone = [row for row in own if row[2] > 0 and not any(row[0] < b and row[1] > a for a, b, _ in spans)]
-        expected += [(film, *span) for span in [*spans, *lone] or [max(own, key=lambda row: row[2])]]
+        lone = [row for row in film_rows if row[2] > 0 and not any(row[0] < b and row[1] > a for a, b, _ in spans)]
+        expected += [(film, *span) for span in [*spans, *lone] or [max(film_rows, key=lambda row: row[2])]]
     found = find_heard(starts, ends, films_, evidence)
     assert sorted(found) == sorted(expected)
     assert [nats for *_, nats in found] == sorted((nats for *_, nats in found), reverse=True)

@@ -144,8 +144,11 @@ def test_captions_are_read_where_there_is_no_audio(tmp_path: Path, monkeypatch: 
 def describe_one(states: np.ndarray, mel: np.ndarray) -> np.ndarray:
     """Return the features of some half seconds."""
     halves = np.split(mel, len(mel) // 50)
-    moves, softest = [np.abs(np.diff(own, axis=0)).mean(axis=0) for own in halves], [own.min(axis=0) for own in halves]
-    pooled = [part for own in (states, mel) for part in (own.mean(axis=0), own.std(axis=0))]
+    moves, softest = (
+        [np.abs(np.diff(half, axis=0)).mean(axis=0) for half in halves],
+        [half.min(axis=0) for half in halves],
+    )
+    pooled = [part for features in (states, mel) for part in (features.mean(axis=0), features.std(axis=0))]
     return np.concatenate([*pooled, np.mean(moves, axis=0), np.mean(softest, axis=0)])
 
 
@@ -154,14 +157,14 @@ def test_half_seconds_are_described_as_by_a_loop(num_steps: int, seed: int) -> N
     rng = np.random.default_rng(seed)
     states, mel = rng.standard_normal((25 * num_steps + 7, 384)), rng.standard_normal((50 * num_steps + 14, 80))
     halves = [(states[25 * step : 25 * step + 25], mel[50 * step : 50 * step + 50]) for step in range(num_steps)]
-    softest = np.mean([own.min(axis=0) for _, own in halves], axis=0)
+    softest = np.mean([half_mel.min(axis=0) for _, half_mel in halves], axis=0)
     rows = []
     for step in range(num_steps):
         near = [
             [halves[min(max(other, 0), num_steps - 1)] for other in range(step - size // 2, step + size // 2 + 1)]
             for size in CONTEXT_STEPS
         ]
-        pooled = [describe_one(*(np.concatenate(part) for part in zip(*own, strict=True))) for own in near]
+        pooled = [describe_one(*(np.concatenate(part) for part in zip(*stretch, strict=True))) for stretch in near]
         rows.append(np.concatenate([*pooled, softest]))
     encoded = EncodedAudio(states.astype(np.float32), mel.astype(np.float32))
     np.testing.assert_allclose(describe(summarise_sound(encoded)), rows, atol=1e-4)

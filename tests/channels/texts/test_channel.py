@@ -218,8 +218,8 @@ def add(store: TextStore, source: TextSource, words: Sequence[str]) -> None:
 
 
 def average(rows: Iterable[np.ndarray]) -> list[float]:
-    own = list(rows)
-    return [sum(float(row[axis]) for row in own) / len(own) for axis in range(DIM)]
+    vectors = list(rows)
+    return [sum(float(row[axis]) for row in vectors) / len(vectors) for axis in range(DIM)]
 
 
 def test_background_agrees_with_its_naive_twin(texts: TextStore, tmp_path: Path) -> None:
@@ -250,8 +250,8 @@ def test_level_is_that_of_all_texts_and_of_some_typical_sentences(seed: int, cou
 def test_large_store_is_measured_on_a_sample_of_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel, "SAMPLE", 10)
     with create_words(tmp_path) as store:
-        add(store, "speech", [f"word {number}" for number in range(30)])
-        add(store, "screen", [f"sign {number}" for number in range(10)])
+        add(store, "speech", [f"word {index}" for index in range(30)])
+        add(store, "screen", [f"sign {index}" for index in range(10)])
         background = measure_background(store)
     assert background.num_texts == 40
     assert sum(background.counts.values()) == pytest.approx(40)

@@ -148,7 +148,7 @@ def test_clauses_have_their_own_candidates(matcher: TextMatcher) -> None:
     vectors = random_vectors(make_texts(["lighthouse", "busy"]))
     clauses = [make_clause("lighthouse"), make_clause("busy")]
     found = matcher.find(clauses, vectors, typical=TYPICAL, num_texts=COUNTS[:2])
-    assert [max(split(own), key=lambda match: match.cover).text for own in found] == [SAID[1], SAID[4]]
+    assert [max(split(matches), key=lambda match: match.cover).text for matches in found] == [SAID[1], SAID[4]]
 
 
 def read_marked(matcher: TextMatcher, match: OneMatch) -> list[str]:
@@ -178,11 +178,11 @@ def test_all_texts_of_a_content_are_scored_as_they_are_among_the_candidates(matc
     vectors = random_vectors(make_texts(["one", "two", "three"]))
     found = matcher.find(clauses, vectors, typical=TYPICAL, num_texts=COUNTS)
     scored = matcher.score_content("film", clauses, vectors, typical=TYPICAL, num_texts=COUNTS)
-    assert [len(own.texts) for own in scored] == [len(SAID), 1, len(SAID)]
-    for own, others in zip(found, scored, strict=True):
-        assert set(split(own)) <= set(split(others))
+    assert [len(matches.texts) for matches in scored] == [len(SAID), 1, len(SAID)]
+    for candidates, others in zip(found, scored, strict=True):
+        assert set(split(candidates)) <= set(split(others))
     none = matcher.score_content("another film", clauses, vectors, typical=TYPICAL, num_texts=COUNTS)
-    assert [split(own) for own in none] == [[], [], []]
+    assert [split(matches) for matches in none] == [[], [], []]
 
 
 # The naive twin

@@ -36,7 +36,7 @@ def read(pool: DecodePool, path: Path, request: Any, skip: bool = False) -> tupl
     """Return the messages up to ``Finished`` and those after it."""
 
     def plan(opened: OpenedVideo) -> ReadPlan:
-        return ReadPlan({number for number, _, _ in opened.cuts} if skip else (), words=request)
+        return ReadPlan({cut_index for cut_index, _, _ in opened.cuts} if skip else (), words=request)
 
     messages = list(pool.stream(path, plan=plan, words_reader=READER))
     at = next(index for index, message in enumerate(messages) if isinstance(message, Finished))
@@ -80,7 +80,7 @@ def test_screen_text_has_the_same_times_after_a_resumption(
 ) -> None:
     monkeypatch.setattr(process, "_PROGRAM", QUICK_OCR)
     lines = ["harbour", "railway bridge", "", "ox", "lighthouse keeper", "slow"]
-    scenes = [(lines[number % len(lines)], 1.25 + number * 7 % 23 / 4) for number in range(num_scenes)]
+    scenes = [(lines[scene_index % len(lines)], 1.25 + scene_index * 7 % 23 / 4) for scene_index in range(num_scenes)]
     film = write_worded(tmp_path / "a.mp4", *scenes, cuts=True)
     found, segments = list[TimedText](), list[tuple[int, float]]()
 
@@ -229,9 +229,11 @@ def test_a_source_ends_with_its_budget_and_keeps_what_it_read(tmp_path: Path, mo
     film = write_worded(tmp_path / "a.mp4", ("", 100.0), silence=True)
     request = {**SCREEN, "speech": {"model": "tiny.en", "start_s": 0.0}}
     sent = read_alone(film, request, num_frames=probe(film).num_frames)
-    texts = [(own["source"], text[2]) for own in sent if own["kind"] == "texts" for text in own["texts"]]
+    texts = [
+        (message["source"], text[2]) for message in sent if message["kind"] == "texts" for text in message["texts"]
+    ]
     assert texts == [("screen", "exit"), ("speech", "well")]
-    notes = {own["source"]: own["note"] for own in sent if own["kind"] == "source_end"}
+    notes = {message["source"]: message["note"] for message in sent if message["kind"] == "source_end"}
     reason = "it would take longer than the 0 s that a video of this length may"
     assert notes["screen"].startswith("only its first ")
     assert notes["screen"].endswith(reason)

@@ -350,7 +350,7 @@ def resuming(index: Path, stored: Sequence[TimedText], until_s: float) -> Iterat
 
 def test_a_resumed_run_compares_only_what_may_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else half a million stored texts would be compared with each that is read."""
-    stored = make_texts([f"word {number}" for number in range(200)], "screen")
+    stored = make_texts([f"word {index}" for index in range(200)], "screen")
     compared: list[TimedText] = []
     monkeypatch.setattr(words_module, "_repeats", lambda _text, known: compared.append(known))
     with resuming(tmp_path, stored, stored[-1].start) as (_, reading):
@@ -364,7 +364,7 @@ def test_a_resumed_run_goes_on_where_a_long_text_was_cut(tmp_path: Path) -> None
         again = [(54.0, 90.0, "music"), (55.0, 75.0, "speech"), (57.0, 60.0, "music"), (59.0, 99.0, "music")]
         texts = [TimedText(*text, "sound") for text in again]
         reading.add(ReadTexts("sound", 100.0, texts), np.zeros((4, DIM), np.float32))
-        kept = [own.text for own in run.store.transcript(run.store.tracks()[0])]
+        kept = [stored_text.text for stored_text in run.store.transcript(run.store.tracks()[0])]
         found = sorted((text.start, text.end, text.text) for text in kept)
     assert found == [(0.0, 60.0, "music"), (55.0, 75.0, "speech"), (59.0, 99.0, "music"), (60.0, 90.0, "music")]
 

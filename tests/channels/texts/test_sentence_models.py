@@ -72,8 +72,8 @@ def list_folders(index: Path) -> list[str]:
 def read_vectors(index: Path) -> dict[str, np.ndarray]:
     with TextStore.open(index) as texts:
         stored = texts.read_segments(texts.store.searchable())
-        rows = texts.intact_vectors([own.id for own in stored])
-        return {own.text.text: rows[own.id] for own in stored}
+        rows = texts.intact_vectors([stored_text.id for stored_text in stored])
+        return {stored_text.text.text: rows[stored_text.id] for stored_text in stored}
 
 
 def test_words_have_the_vectors_of_the_named_model(model: Path, tmp_path: Path) -> None:
@@ -84,17 +84,17 @@ def test_words_have_the_vectors_of_the_named_model(model: Path, tmp_path: Path) 
     vectors = read_vectors(index)
     np.testing.assert_allclose([vectors[line] for line in LINES], expected, atol=2e-3)
     with TextStore.open(index) as texts:
-        own = load_model_of(texts)
-        assert read_space(texts) == (f"st:{model}", own.fingerprint, 16)
+        loaded = load_model_of(texts)
+        assert read_space(texts) == (f"st:{model}", loaded.fingerprint, 16)
         background = load_background(texts)
     queries = ["is the port open", ""]
     np.testing.assert_allclose(
-        own.encode_queries(queries), theirs.encode_query(queries, normalize_embeddings=True), atol=1e-5
+        loaded.encode_queries(queries), theirs.encode_query(queries, normalize_embeddings=True), atol=1e-5
     )
-    assert own.encode([]).shape == (0, 16)
+    assert loaded.encode([]).shape == (0, 16)
     assert background is not None
     assert background.scale == pytest.approx(
-        fit_scale(*(encode([*SENTENCES, *UNRELATED]) for encode in (own.encode_queries, own.encode))), rel=1e-4
+        fit_scale(*(encode([*SENTENCES, *UNRELATED]) for encode in (loaded.encode_queries, loaded.encode))), rel=1e-4
     )
     assert background.scale != UNSCALED
     assert read_options(index) == WordsOptions(sources=("subtitles",)), "the texts know their model"

@@ -51,8 +51,8 @@ def list_shapes() -> Iterator[tuple[str, Shape]]:
     for layer in (1, 2):
         for block in (0, 1):
             name = f"head.layer{layer}.{block}"
-            for number in (1, 2):
-                yield from _list_layer(f"{name}.conv{number}", (32, 32, 3, 3), f"{name}.bn{number}")
+            for sublayer in (1, 2):
+                yield from _list_layer(f"{name}.conv{sublayer}", (32, 32, 3, 3), f"{name}.bn{sublayer}")
         name = f"head.layer{layer}.0.shortcut"
         yield from _list_layer(f"{name}.0", (32, 32, 1, 1), f"{name}.1")
     yield from _list_layer("head.conv2", (32, 32, 3, 3), "head.bn2")
@@ -64,9 +64,9 @@ def list_shapes() -> Iterator[tuple[str, Shape]]:
             yield from _list_norm(f"{name}.nonlinear1.batchnorm", channels)
             yield from _list_layer(f"{name}.linear1", (128, channels, 1), f"{name}.nonlinear2.batchnorm")
             yield f"{name}.cam_layer.linear_local.weight", (32, 128, 3)
-            for number, shape in ((1, (64, 128, 1)), (2, (32, 64, 1))):
-                yield f"{name}.cam_layer.linear{number}.weight", shape
-                yield f"{name}.cam_layer.linear{number}.bias", shape[:1]
+            for sublayer, shape in ((1, (64, 128, 1)), (2, (32, 64, 1))):
+                yield f"{name}.cam_layer.linear{sublayer}.weight", shape
+                yield f"{name}.cam_layer.linear{sublayer}.bias", shape[:1]
             channels += 32
         yield from _list_norm(f"xvector.transit{block}.nonlinear.batchnorm", channels)
         yield f"xvector.transit{block}.linear.weight", (channels // 2, channels, 1)
@@ -100,10 +100,10 @@ def naive_bank(frame: Float32[np.ndarray, " sample"], bin_: int) -> float:
     width = (mel(8000) - mel(20)) / 81
     left = mel(20) + bin_ * width
     energy = 0.0
-    for number in range(257):
-        place = mel(number * SAMPLE_RATE / 512)
+    for fft_bin in range(257):
+        place = mel(fft_bin * SAMPLE_RATE / 512)
         if left < place < left + 2 * width:
-            angles = 2 * math.pi * number / 512 * np.arange(len(samples))
+            angles = 2 * math.pi * fft_bin / 512 * np.arange(len(samples))
             power = float(np.dot(samples, np.cos(angles)) ** 2 + np.dot(samples, np.sin(angles)) ** 2)
             energy += power * (1 - abs(place - left - width) / width)
     return math.log(max(energy, 2**-23))

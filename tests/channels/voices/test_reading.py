@@ -37,8 +37,8 @@ def make_film(turns: Sequence[tuple[float, float, float]], length_s: float) -> S
     times = np.arange(round(length_s * SAMPLE_RATE)) / SAMPLE_RATE
     audio = np.zeros(len(times), np.float32)
     for start_s, end_s, pitch in turns:
-        own = (times >= start_s) & (times < end_s)
-        audio[own] = 0.3 * np.sin(2 * np.pi * pitch * times[own])
+        in_turn = (times >= start_s) & (times < end_s)
+        audio[in_turn] = 0.3 * np.sin(2 * np.pi * pitch * times[in_turn])
     return audio
 
 
@@ -70,7 +70,7 @@ TURNS = [(1.0, 4.0, 100.0), (5.0, 9.0, 700.0), (50.0, 53.0, 700.0), (70.0, 75.0,
 @pytest.mark.parametrize("piece", [16_000, 160_000, 3_000_000])
 def test_turns_are_found_across_blocks_in_pieces_of_any_length(piece: int) -> None:
     found = read_in_pieces(make_film(TURNS, 150.0), piece)
-    assert np.allclose([own[:2] for own in found], [own[:2] for own in TURNS], atol=0.02)
+    assert np.allclose([turn[:2] for turn in found], [turn[:2] for turn in TURNS], atol=0.02)
     assert [pitch for *_, pitch in found] == [0, 2, 2, 0, 2]
 
 
@@ -138,10 +138,10 @@ def test_windows_cover_speech_and_nothing_else(parts: list[tuple[float, float]])
         time_s = speech[-1][1]
     windows = place_windows(speech)
     for start_s, end_s in speech:
-        own = [(begin, end) for begin, end in windows if begin >= start_s - 1e-6 and end <= end_s + 1e-6]
-        assert own[0][0] == start_s
-        assert own[-1][1] == pytest.approx(end_s)
-        assert all(later[0] - earlier[0] <= 1.0 + 1e-6 for earlier, later in pairwise(own))
+        span_windows = [(begin, end) for begin, end in windows if begin >= start_s - 1e-6 and end <= end_s + 1e-6]
+        assert span_windows[0][0] == start_s
+        assert span_windows[-1][1] == pytest.approx(end_s)
+        assert all(later[0] - earlier[0] <= 1.0 + 1e-6 for earlier, later in pairwise(span_windows))
     assert all(0.2 - 1e-6 <= end - begin <= 1.5 + 1e-6 for begin, end in windows)
 
 
