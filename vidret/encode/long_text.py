@@ -12,7 +12,7 @@ from vidret.types import TextEmbedding
 
 logger = logging.getLogger(__name__)
 
-# From the ends of sentences to spaces: a long text is cut at the first kind of break that makes its parts short enough.
+# From the ends of sentences to spaces: a long text is split at the first kind that it has, long parts at the next kind.
 BREAKS = (
     r"(?<=[.!?;\u3002\uff01\uff1f\uff1b])\s*",  # including the full-width stops of Chinese and Japanese
     r"(?<=[,:\uff0c\u3001\uff1a])\s*|\s+(?=(?:and|then|while|but|before|after)\s)",

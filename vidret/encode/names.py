@@ -46,7 +46,7 @@ class ModelName:
         base: The model: the text before the marks.
         merge: Level of token merging.
         frames: Frames per segment, instead of the model's own.
-        fps: Frames per second, likewise.
+        fps: Frames per second, instead of the model's own.
         until_s: Where a whole video ends; None for its own end.
         rule: How a whole video is sampled, instead of the model's own.
         words: Number of tokens to truncate texts to; None splits texts that are too long for the model.

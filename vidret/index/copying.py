@@ -194,8 +194,8 @@ def choose_named(
 ) -> tuple[list[tuple[Path, str, T]], list[str]]:
     """Return the named items that can be copied, and a note for each whose name another item has.
 
-    ``target`` is the folder of the merged index, which has the ``known`` items; ``compare`` returns the value by which
-    two items of one name are the same.
+    ``target`` is the folder of the merged index, which has the ``known`` items. Two items of one name are the same if
+    ``compare`` returns equal values for them.
     """
     origins = {name: (target, compare(thing)) for name, thing in known}
     new, notes = list[tuple[Path, str, T]](), list[str]()

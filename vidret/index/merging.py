@@ -137,7 +137,7 @@ def is_more_reliable(new: FileClaim, old: FileClaim) -> bool:
 
 
 def contradict(new: FileClaim, old: FileClaim) -> bool:
-    """Return whether two indexes have seen different contents, or a success and a failure, at the same path."""
+    """Return whether two indexes have recorded different contents, or a success and a failure, at the same path."""
     if new.content and old.content and new.content != old.content:
         return True
     return {new.record.state, old.record.state} == {"done", "failed"}

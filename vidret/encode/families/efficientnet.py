@@ -141,8 +141,8 @@ def clipped_normal(mean: torch.Tensor, deviation: torch.Tensor, top: float) -> t
 class LiteTrunk:
     """The network up to its last features, for inference, in channels-last memory, with folded batch norms.
 
-    On CPUs, oneDNN adds the bias, clamps and adds the residual within a convolution, with weights packed once. Plain
-    PyTorch would unfold images for pointwise convolutions on one thread, and pass over memory for each step.
+    On CPUs, oneDNN adds the bias and clamps within a convolution, with weights packed once. Plain PyTorch would unfold
+    images for pointwise convolutions on one thread, and pass over memory for each step.
     """
 
     def __init__(

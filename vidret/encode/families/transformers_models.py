@@ -23,7 +23,7 @@ from vidret.types import Interpolation, Resize
 Inputs = Mapping[str, Tensor]
 Constants = tuple[float, ...]  # per colour channel, on the scale 0..1
 PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation))
-PE_FRAMES = 16  # of the PE-AV models with a fixed number
+PE_FRAMES = 16  # as in PE-AV models with a fixed number, for those without
 logger = logging.getLogger(__name__)
 
 # Pillow's numbers of the filters. The decoding processes do not have Lanczos.
@@ -65,10 +65,10 @@ class ModelType:
         words: From the model and the states of a text, (text, word, width), to vectors of words; None without them.
         context: Number of tokens of texts in training; None if the configuration has it.
         pads: Whether the text tower was trained on texts padded to the full length.
-        num_frames: From the configuration and the processor to the frames that a video-native model sees as one video;
-            None for a model of images.
-        choose: From the number of frames of a segment and this number to the indices of the frames that it sees.
-        hear: From the model, its pixels and the inputs of its sound to outputs, for a video-native model that hears; it
+        num_frames: From the configuration and the processor to the number of frames that a video-native model takes as
+            one video; None for a model of images.
+        choose: From the number of frames of a segment and this number to the indices of the frames to encode.
+        hear: From the model, its pixels and the inputs of its sound to outputs, for a video-native model with sound; it
             replaces ``encode``.
         canonicalise: From a text to the form that the model was trained on.
     """
