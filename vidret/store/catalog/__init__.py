@@ -1,1 +1,1 @@
-"""The catalog of an index: tables in SQLite with a checksum a row, and their repair."""
+"""The catalog of an index: tables in SQLite with a checksum per row, and their repair."""

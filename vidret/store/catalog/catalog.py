@@ -36,7 +36,7 @@ from vidret.store.snapshots.latest import Snapshots
 
 
 class Catalog:
-    """The tables of an index as attributes, with metadata in ``tables``; and their snapshots."""
+    """The tables of an index as attributes, its metadata in ``tables``, and its snapshots."""
 
     def __init__(self, path: Path, *, write: bool) -> None:
         """Open an existing catalog.
@@ -110,7 +110,7 @@ CONSISTENCY_FIXES = (
 
 
 def find_bad_rows(database: Database) -> list[str]:
-    """Verify a whole catalog; describe each damaged part of SQLite's structure, row and CREATE statement.
+    """Verify a whole catalog; return a description of each damage to SQLite's structure, rows and statements.
 
     Raises:
         StoreError: The file has a newer format, or is not a catalog.

@@ -37,7 +37,7 @@ NEW_INDEX = "build a new index"
 
 
 class DatabaseConnection:
-    """A connection of one thread, or of all in turns; ``state`` is that of the file when it was opened."""
+    """A connection of one thread, or shared by all in turns; ``state`` is the file's when it was opened."""
 
     def __init__(self, handle: sqlite3.Connection, state: State = WAL_STATE) -> None:
         self.handle, self.state = handle, state
@@ -140,7 +140,7 @@ class Database:
             return connection.handle.in_transaction
 
     def close(self) -> None:
-        """Close all connections, each once its thread has read."""
+        """Close all connections, each once no thread uses it."""
         self._is_closed = True
         for connection in list(self._opened):
             with connection.turn, contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
@@ -169,7 +169,7 @@ class Database:
 
     def read(self, take: Callable[[sqlite3.Cursor], T], sql: str, *values: object) -> T:
         """Return ``take(cursor)`` for a query; a read-only connection may call it more than once."""
-        try:  # as ``access`` does, in half of the time
+        try:  # like ``access``, in half the time
             connection = self._connect()
             with connection.turn:
                 if self._read_only:
@@ -273,7 +273,7 @@ def checksum_values(kinds: str, *values: float | bytes | None) -> int | None:
 
 @lru_cache(maxsize=64)
 def _find_format(kinds: str) -> struct.Struct:
-    """Return a format of the schema, cached since it is needed for each row."""
+    """Return the compiled format, cached since every row needs it."""
     return struct.Struct(f"<{kinds}")
 
 
@@ -294,7 +294,7 @@ def to_store_error(path: Path, error: Exception) -> StoreError:
 
 
 def remove_database(path: Path) -> None:
-    """Delete a file with its log, if they exist; no connection may be open."""
+    """Delete a database file and its log, if they exist; no connection may be open."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
 

@@ -46,14 +46,14 @@ FACT_VALUES = ", ".join(
 
 
 def has_fact_filters(filters: Filters) -> bool:
-    """Return whether filters ask for more than folder, duration and modification time."""
+    """Return whether filters use more than folder, duration and modification time."""
     return replace(filters, **dict.fromkeys(COMMON)) != ALL_VIDEOS
 
 
 def stack_facts(values: Sequence[Sequence[object]]) -> np.ndarray:
     """Return rows of ``FACT_VALUES`` as ``FACT_ROW``, with NaN for NULL."""
     rows = np.zeros(len(values), FACT_ROW)
-    for name, column in zip(FACT_ROW.names or (), zip(*values, strict=True), strict=False):  # no column of no rows
+    for name, column in zip(FACT_ROW.names or (), zip(*values, strict=True), strict=False):  # no rows, no columns
         rows[name] = np.array(column, FACT_ROW[name])
     return rows
 
@@ -90,7 +90,7 @@ def match_facts(
     """Return a mask of the files whose facts match filters; an unknown fact does not match.
 
     Args:
-        filters: Filters, of which those by folder, duration and modification time are ignored.
+        filters: Filters; those by folder, duration and modification time are ignored.
         facts: The facts of each file's video, of type ``FACT_ROW``.
         changed_s: Modification time in seconds since 1970, NaN if unknown: used for files without a time of filming.
 
@@ -145,7 +145,7 @@ def measure_km(
     latitudes: Float64[np.ndarray, " place"],
     longitudes: Float64[np.ndarray, " place"],
 ) -> Float64[np.ndarray, " place"]:
-    """Return the great-circle distances of places in degrees from one, in kilometres; NaN for unknown places."""
+    """Return the great-circle distances in kilometres of places from one, in degrees; NaN for unknown places."""
     here, there = np.radians(latitude), np.radians(latitudes)
     half = np.radians(longitudes - longitude) / 2
     square = np.sin((there - here) / 2) ** 2 + np.cos(here) * np.cos(there) * np.sin(half) ** 2

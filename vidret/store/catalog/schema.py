@@ -1,4 +1,4 @@
-"""The tables of a catalog: schema, checksums of rows over all their values, conditions on files, and the metadata."""
+"""The schema of a catalog, the checksums of its rows, the SQL conditions on files, and the metadata."""
 
 import json
 import logging
@@ -120,7 +120,7 @@ class RowLayout:
     def is_intact(self, row: Sequence[Any]) -> bool:
         """Return whether the values of ``columns`` match their checksum; none may be NULL.
 
-        Python checks many rows faster than SQLite, which would call it, and take its lock, for each.
+        Python checks many rows faster than SQLite, which would call Python, and take its lock, for each row.
         """
         try:
             crc = zlib.crc32(self._pack(*row[: self._num_packed]))
@@ -146,7 +146,7 @@ INTACT = {table: f"ifnull({table}.checksum = {expression}, 0)" for table, expres
 
 
 def create_tables(database: Database) -> None:
-    """Create the tables of an empty catalog, in a transaction of the caller."""
+    """Create the tables of an empty catalog, within the caller's transaction."""
     for statement in SCHEMA:
         database.run(statement)
     set_meta(database, "format", FORMAT)
@@ -162,7 +162,7 @@ def set_meta(database: Database, key: str, value: str | int | bytes) -> None:
 
 
 def read_format(database: Database) -> int:
-    """Return the format of a catalog, 0 if that is damaged or lost.
+    """Return the format of a catalog, 0 if it is damaged or lost.
 
     Raises:
         StoreError: The format is newer than this version supports, or the file has foreign SQL, which could run
@@ -336,7 +336,7 @@ class CheckedTables:
 
 @contextmanager
 def reading_metadata(index: Path, what: str) -> Iterator[None]:
-    """Convert errors of reading a metadata value inside the context; a foreign index may have any value there.
+    """Convert errors of reading a metadata value inside the context; it may be any value in a foreign index.
 
     Raises:
         StoreError: The value cannot be read.
@@ -353,7 +353,7 @@ def parse_ranker(index: Path, stored: str | bytes | None) -> dict[str, str]:
     """Return the name, fingerprint and tokens of the ranker that an index records; empty if it records none.
 
     Raises:
-        StoreError: The stored value is no ranker.
+        StoreError: The stored value does not describe a ranker.
     """
     with reading_metadata(index, "the recorded aligner"):
         recorded = json.loads(stored or "{}")

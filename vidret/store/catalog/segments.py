@@ -1,4 +1,4 @@
-"""The tables of segments, with their times and the locations of their vectors, and of the shot changes in them."""
+"""The tables of segments, with their times and the locations of their vectors, and of shot changes."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ EPOCH = "(SELECT value FROM meta WHERE key = 'epoch')"  # a subquery, so that it
 
 
 class Segments:
-    """The table ``segments`` of a catalog, and in ``shots`` that of the shot changes in them."""
+    """The table ``segments`` of a catalog; ``shots`` is the table of the shot changes in them."""
 
     def __init__(self, tables: CheckedTables, texts: TextTables) -> None:
         self._tables, self._database, self._texts = tables, tables.database, texts
@@ -63,7 +63,7 @@ class Segments:
         return set(self.of_video(video))
 
     def resume_point(self, video: int) -> tuple[int, float | None]:
-        """Return the number of a video's first segments stored without a gap, and the end of the last in seconds.
+        """Return the number of segments stored without a gap from a video's start, and the last one's end in seconds.
 
         The end is None if the first is not stored.
 
@@ -86,7 +86,7 @@ class Segments:
         return list(self.of_video(video).values())
 
     def find_many(self, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
-        """Return the ids of segments by (video, index), each once and in the same order, without those not stored."""
+        """Return the ids of the stored segments by (video, index), each once and in the given order."""
         sql = (
             "SELECT video, number, segments.id FROM json_each(?) AS pair CROSS JOIN segments"
             " ON video = json_extract(pair.value, '$[0]') AND number = json_extract(pair.value, '$[1]')"
@@ -155,7 +155,7 @@ class ShotChanges:
         self._tables, self._database = tables, tables.database
 
     def add(self, shots: Sequence[tuple[int, Sequence[ShotChange]]]) -> None:
-        """Add the shot changes of new segments, by the rising ids of these, in a transaction of the caller."""
+        """Add the shot changes of new segments, given with ascending ids, within the caller's transaction."""
         if shots:
             rows = [
                 (key, json.dumps([[shot.start, shot.end, shot.kind] for shot in changes])) for key, changes in shots
@@ -191,7 +191,7 @@ class ShotChanges:
 
 
 def check_shots(shots: Sequence[ShotChange]) -> tuple[ShotChange, ...]:
-    """Return the shot changes of a segment as they are stored, in time order."""
+    """Check the shot changes of a segment, and return them as stored: each once, in time order."""
     for shot in shots:
         if shot.kind not in SHOT_KINDS:
             raise StoreError(f"kind must be one of {', '.join(SHOT_KINDS)}, got {shot.kind!r}")

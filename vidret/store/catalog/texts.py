@@ -76,7 +76,7 @@ class TextTables:
         return [_read_track(row) for row in self._tables.drop_damaged("tracks", rows)]
 
     def add(self, texts: Sequence[tuple[int, TimedText]]) -> None:
-        """Add the texts of new segments, by the rising ids of these, in a transaction of the caller."""
+        """Add the texts of new segments, given with ascending ids, within the caller's transaction."""
         if texts:
             rows = [
                 (key, timed.text.encode("utf-8", "surrogatepass"), round(float(timed.confidence), 4), timed.language)

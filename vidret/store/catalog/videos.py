@@ -33,7 +33,7 @@ class Files:
         return [_read_file_row(row) for row in self._tables.drop_damaged("files", self._database.rows(sql, state))]
 
     def of_video(self, video: int) -> list[FileRecord]:
-        """Return the records of all paths of a video, whatever their state, sorted by path."""
+        """Return the records of all paths of a video, in any state, sorted by path."""
         sql = f"SELECT {FILE}, {INTACT['files']} FROM files WHERE video = ? ORDER BY path"
         return [_read_file_row(row) for row in self._tables.drop_damaged("files", self._database.rows(sql, video))]
 
@@ -66,7 +66,7 @@ class Files:
 
 
 class Videos:
-    """The table ``videos`` of a catalog: contents, whether at a path or not."""
+    """The table ``videos`` of a catalog: a row per content, whether or not a path leads to it."""
 
     def __init__(self, tables: CheckedTables) -> None:
         self._tables, self._database = tables, tables.database
@@ -88,7 +88,7 @@ class Videos:
         return VideoRecord(video_id, fingerprint, duration, json.loads(facts), num_segments, bool(complete), salvaged)
 
     def find(self, filters: Filters = ALL_VIDEOS, *, ids: Sequence[int] | None = None) -> list[StoredVideo]:
-        """Return the videos with a live path that matches, or those of some ids, sorted by first path."""
+        """Return the videos with a live path that matches, of ``ids`` if given, sorted by first path."""
         stored = "(SELECT count(*) FROM segments WHERE segments.video = videos.id)"
         num_segments = f"iif(num_segments = 0, {stored}, num_segments)"  # 0 while a video is open-ended
         columns = f"path, videos.id, duration, facts, complete, salvaged, {num_segments}, mtime_ns"
@@ -124,7 +124,7 @@ class Videos:
         return list(videos.values())
 
     def find_intact(self, ids: Iterable[int]) -> set[int]:
-        """Return the ids of those of some videos that have an intact row; damaged rows are left out, with a warning."""
+        """Return those of the ids whose rows are intact; damaged rows are left out, with a warning."""
         sql = f"SELECT id, {INTACT['videos']} FROM videos WHERE id IN {IN_IDS}"
         return {row[0] for row in self._tables.drop_damaged("videos", self._database.rows(sql, ids_to_json(list(ids))))}
 
@@ -141,7 +141,7 @@ class Videos:
         return {video: fingerprint for video, fingerprint, _ in rows}
 
     def find_complete(self, fingerprint: str) -> int | None:
-        """Return the id of a video that is completely stored, else None."""
+        """Return the id of the video with a fingerprint if it is completely stored, else None."""
         intact = INTACT["videos"]
         sql = f"SELECT id FROM videos WHERE fingerprint = ? AND complete AND {intact}"
         video_id: int | None = self._database.value(sql, fingerprint)
@@ -185,7 +185,7 @@ class Videos:
             return int(video_id)
 
     def read_fact(self, name: str) -> dict[str, tuple[int, str]]:
-        """Return the id of each video and a fact of it, empty if it has none, by fingerprint."""
+        """Return each video's id and value of a fact, '' if it has none, by fingerprint."""
         noted = f"iif(json_valid(facts), ifnull(json_extract(facts, '$.{name}'), ''), '')"
         rows = self._database.rows(f"SELECT id, fingerprint, {noted}, {INTACT['videos']} FROM videos")
         return {row[1]: (row[0], row[2]) for row in self._tables.drop_damaged("videos", rows)}
@@ -199,7 +199,7 @@ class Videos:
                     self._tables.update_checksums("videos", "id = ?", video)
 
     def finish(self, video: int, salvaged: str, *, num_segments: int | None = None) -> None:
-        """Mark a video as complete, or as salvaged, with the losses; ``num_segments`` replaces the planned number."""
+        """Mark a video as complete; ``salvaged`` describes its losses, ``num_segments`` replaces the planned number."""
         with self._database.transaction():
             planned = self.get(video).num_segments  # raises for a damaged row, which must not get a valid checksum
             num_segments = planned if num_segments is None else num_segments

@@ -7,13 +7,13 @@ from jaxtyping import Bool, Int64, UInt8
 
 from vidret.errors import StoreError
 
-MAX_ID = 2**32  # of a segment
+MAX_ID = 2**32  # the largest id of a segment
 Bits = UInt8[np.ndarray, " _byte"]
 Ids = Int64[np.ndarray, " _id"]
 
 
 def are_ids(ids: Ids) -> bool:
-    """Return whether ids can be those of segments: ascending, unique, from 0 to ``MAX_ID``."""
+    """Return whether ids are valid ids of segments: ascending, unique, from 0 to ``MAX_ID``."""
     return not len(ids) or bool(ids[0] >= 0 and ids[-1] <= MAX_ID and (ids[1:] > ids[:-1]).all())
 
 
@@ -21,7 +21,7 @@ def make_bitmap(ids: Ids, chosen: Bool[np.ndarray, " _id"] | bool = True) -> Bit
     """Return ascending ids, or the chosen ones, as a bitmap; fast for ids without gaps.
 
     Raises:
-        StoreError: They are no ids of segments: the bitmap could take all memory.
+        StoreError: An id is out of range: the bitmap could take all memory.
     """
     if len(ids) and not 0 <= ids[0] <= ids[-1] <= MAX_ID:
         raise StoreError(f"ids of segments must ascend from 0 to {MAX_ID}, got {ids[0]} to {ids[-1]}")
@@ -56,14 +56,14 @@ def add_ids(bits: Bits, ids: Ids) -> Bits:
 
 
 def contains(bits: Bits, ids: Ids) -> Bool[np.ndarray, " _id"]:
-    """Return a mask of the ids that a bitmap has."""
+    """Return a mask of the ids that are in a bitmap."""
     is_set = (ids >= 0) & (ids < 8 * len(bits))
     is_set[is_set] = bits[ids[is_set] >> 3] >> (ids[is_set] & 7).astype(np.uint8) & 1
     return is_set
 
 
 def subtract(bits: Bits, others: Bits) -> Bits:
-    """Return the ids of one bitmap that another one does not have."""
+    """Return a bitmap of the ids that are in ``bits``, but not in ``others``."""
     rest = bits.copy()
     shared = min(len(bits), len(others))
     rest[:shared] &= ~others[:shared]
@@ -71,12 +71,12 @@ def subtract(bits: Bits, others: Bits) -> Bits:
 
 
 def pack_bitmap(bits: Bits) -> bytes:
-    """Return a bitmap as a catalog stores it."""
+    """Return the compressed bytes of a bitmap, which a catalog stores."""
     return zlib.compress(bits.tobytes(), level=1)
 
 
 def unpack_bitmap(packed: object) -> Bits | None:
-    """Return a bitmap that was stored; None if it is missing, or not valid."""
+    """Return a bitmap from the bytes of ``pack_bitmap``; None if they are missing or not valid."""
     if not isinstance(packed, bytes):
         return None
     try:

@@ -1,8 +1,8 @@
-"""The log of a catalog: the files and videos that have changed, so that a reader reads only these again.
+"""The change log of a catalog, from which a reader learns which files and videos to read again.
 
-Triggers of SQLite append to it in the transaction of each change. Of segments it records only the videos that lost
-some: new segments have rising ids. The end of an indexing run saves columns of all segments and trims the log; a reader
-that has missed trimmed entries starts again with these columns. The log is derived: a repair makes a new one.
+SQLite triggers append to it in the transaction of each change. For segments, it records only the videos that lost some:
+new segments are found by their rising ids. The end of an indexing run saves columns of all segments and trims the log;
+a reader that has missed trimmed entries starts again from these columns. The log is derived: a repair makes a new one.
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vidret.store.catalog.database import Database
 
 FILE, VIDEO, SEGMENTS = "file", "video", "segments"  # the kinds of rows: a path, a video, a video that lost segments
-# Events, and the kind and key that each logs. REPLACE fires no trigger for the row that it removes, of the same path.
+# Events, and the kind and key that each logs. REPLACE removes the old row of a path without firing a trigger.
 TRIGGERS = (
     ("INSERT ON files", FILE, "NEW.path"),
     ("UPDATE OF state, video, mtime_ns ON files", FILE, "NEW.path"),
@@ -43,7 +43,7 @@ class Position(NamedTuple):
 
 
 class TrimmedLogError(Exception):
-    """The requested entries were trimmed from the log: the reader has to start again."""
+    """The requested entries were trimmed from the log, so the reader has to start again."""
 
 
 class Changes(NamedTuple):
@@ -55,7 +55,7 @@ class Changes(NamedTuple):
 
 
 def create_log(database: Database) -> None:
-    """Create the log of a new catalog, in a transaction of the caller."""
+    """Create the log of a new catalog, within the caller's transaction."""
     for statement in LOG.values():
         database.run(statement)
     restart_log(database)

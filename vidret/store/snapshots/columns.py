@@ -1,4 +1,4 @@
-"""Growing numpy columns, and files of columns, so that opening an index reads no row of the catalog.
+"""Numpy columns that grow, and the file that saves them, so that opening an index reads no row of the catalog.
 
 Rows are appended in place, and arrays that were handed out never change. The catalog lists the columns of a file with
 their checksums and the position at which they were complete. A damaged, missing or outdated file costs the time to
@@ -29,7 +29,7 @@ class Columns:
     """Equally long numpy columns by name. One thread at a time may change them."""
 
     def __init__(self, dtypes: Mapping[str, type], rows: Mapping[str, np.ndarray] | None = None) -> None:
-        """Start with rows, which are copied only when others follow, or without any."""
+        """Start empty, or with rows, which are copied before they change."""
         self._columns = {name: np.zeros(0, dtype) if rows is None else rows[name] for name, dtype in dtypes.items()}
         self._num_rows = len(next(iter(self._columns.values())))
 
@@ -38,7 +38,7 @@ class Columns:
         return self._num_rows
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """Return a column as it is now."""
+        """Return a read-only view of the present rows of a column."""
         view = self._columns[name][: self._num_rows]
         view.flags.writeable = False
         return view
@@ -80,8 +80,8 @@ class Columns:
 FILE_NAME, KEY = "snapshot.columns", "columns"  # in the folder of the index, and in the catalog
 VERSION = 7
 ALIGNMENT = 64  # bytes
-THREADS = 2  # that verify checksums
-WORDS = 512  # of 8 bytes, in a block
+THREADS = 2  # to verify checksums
+WORDS = 512  # per block, of 8 bytes each
 Saved = dict[str, np.ndarray]
 
 

@@ -31,7 +31,7 @@ from vidret.store.snapshots.snapshot import (
 )
 
 NOTHING_READ = Position(-1, -1, 0)
-MIN_TAIL, TAIL_SHARE = 1000, 0.5  # unsorted files at the end: from this number and share on, all are sorted
+MIN_TAIL, TAIL_SHARE = 1000, 0.5  # unsorted files at the end: above both limits, all files are sorted
 
 
 def read_dtypes(columns_type: type[SegmentColumns | VideoColumns | FileColumns]) -> dict[str, Any]:
@@ -55,7 +55,7 @@ SAVED = {
     **dict.fromkeys(("bits", *TEXTS), np.uint8),
     **{f"{name}.ends": np.int64 for name in TEXTS},
 }
-DEAD_SHARE = 0.25  # of the segments, above which all rows are read again before columns are saved
+DEAD_SHARE = 0.25  # of deleted segments, above which all rows are read again before columns are saved
 # Casts, since a damaged row may have values of another type.
 DAMAGED_SEGMENT = (
     "id, ifnull(CAST(video AS INTEGER), -1), ifnull(CAST(number AS INTEGER) & 2147483647, 0),"
@@ -83,7 +83,7 @@ class Snapshots:
         self._latest: Snapshot | None = None
 
     def current(self) -> Snapshot:
-        """Return a snapshot of the catalog as it is now.
+        """Return the latest snapshot of the catalog, or the one to which this thread is pinned.
 
         All its rows are committed. It may have rows beyond its position if a writer commits in between; the next call
         reads those again.
@@ -141,7 +141,7 @@ class Snapshots:
             trim_log(self._database, position.last)
 
     def _load(self, position: Position) -> tuple[Saved, Position] | None:
-        """Return the saved columns if the log has all changes since; else None."""
+        """Return the saved columns and their position if the log has all changes since; else None."""
         listed = self._tables.derived(KEY)[0]
         saved = None if not listed else load_columns(self._folder, listed, SAVED)
         if saved is None or not (position.start <= saved[1].last <= position.last):
@@ -170,7 +170,7 @@ class SnapshotBuilder:
 
     @classmethod
     def restore(cls, saved: Saved, position: Position) -> "SnapshotBuilder":
-        """Continue with saved columns, which are valid."""
+        """Return a builder that continues from valid saved columns."""
         builder = cls()
         builder.position = position
         builder._segments, builder._videos, builder._files, builder._frames = (
@@ -217,7 +217,7 @@ class SnapshotBuilder:
     # Videos
 
     def _add_videos(self, rows: np.ndarray, fingerprints: Sequence[bytes], asked: Sequence[int]) -> None:
-        """Set the values of known videos and append new ones; requested ones that were not found are deleted."""
+        """Update known videos and append new ones; those in ``asked`` without a row are deleted."""
         gone = sorted(set(asked) - set(rows["ids"].tolist()))
         if gone:
             missing = np.zeros(len(gone), VIDEO_ROW)
@@ -240,7 +240,7 @@ class SnapshotBuilder:
     # Segments
 
     def _add_segments(self, rows: np.ndarray, times: np.ndarray) -> None:
-        """Append segments, without those of unknown videos: deleted ones, or with damaged rows."""
+        """Append segments, except those of unknown videos, which are deleted or have damaged rows."""
         first_frames = len(self._frames) + np.cumsum(rows["num_frames"]) - rows["num_frames"]
         self._frames.append({"times": times}, len(times))
         video_rows = find_rows(self._videos["ids"], rows["videos"])
@@ -300,7 +300,7 @@ class SnapshotBuilder:
     # Files
 
     def _add_files(self, rows: Sequence[tuple[bytes, int, int, int]], asked: Sequence[bytes]) -> None:
-        """Append new rows of files, replacing their old ones; requested ones that were not found are deleted."""
+        """Append rows of files, replacing their old ones; files in ``asked`` without a row are deleted."""
         paths = dict.fromkeys([*(row[0] for row in rows), *asked]) if self._paths else {}
         file_rows = map(self._find_file, paths)
         old = np.array([row for row in file_rows if row is not None], np.int64)
@@ -330,7 +330,7 @@ class SnapshotBuilder:
         return row if self._files["current"][row] else None
 
     def _count_paths(self, rows: Ids, sign: int) -> None:
-        """Add or subtract the live paths of files from those of their videos."""
+        """Add ``sign`` to the number of paths of a video for each of its live files among some rows."""
         videos = self._files["video_rows"][rows]
         videos = videos[LIVE_STATES[self._files["states"][rows]] & (videos >= 0)]
         if len(videos):
@@ -385,7 +385,7 @@ def are_valid(saved: Saved, position: Position) -> bool:
 
 
 def split_texts(data: np.ndarray, ends: np.ndarray) -> list[bytes]:
-    """Return concatenated texts, given the end of each."""
+    """Return the texts in concatenated bytes, given the end of each."""
     buffer, stops = data.tobytes(), ends.tolist()
     return [buffer[start:end] for start, end in zip([0, *stops], stops, strict=False)]
 
@@ -393,7 +393,7 @@ def split_texts(data: np.ndarray, ends: np.ndarray) -> list[bytes]:
 def read_segment_rows(
     database: Database, after: int, position: Position
 ) -> tuple[np.ndarray, Float64[np.ndarray, " frame"]]:
-    """Return the rows of the segments after one, up to a position, and the frame times of the intact ones."""
+    """Return the rows of the segments after an id, up to a position, and the frame times of the intact ones."""
     times = bytearray()
 
     def pick(row: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -403,7 +403,7 @@ def read_segment_rows(
         return row[:14]
 
     def read(cursor: Iterable[tuple[Any, ...]]) -> np.ndarray:
-        times.clear()  # it may be read again
+        times.clear()  # the query may run again
         return np.fromiter(map(pick, cursor), SEGMENT_VALUES)
 
     sql = f"SELECT {SEGMENT_ROW.columns} FROM segments WHERE id > ? AND id <= ? ORDER BY id"
@@ -412,7 +412,7 @@ def read_segment_rows(
 
 
 def read_video_rows(database: Database, ids: Sequence[int] | None) -> tuple[np.ndarray, list[bytes]]:
-    """Return the rows and fingerprints of all videos, or of those of some ids that exist."""
+    """Return the rows and fingerprints of all videos, or of the existing ones among ``ids``."""
     if ids is not None and not ids:
         return np.zeros(0, VIDEO_ROW), []
     where, values = ("", ()) if ids is None else (f" WHERE id IN {IN_IDS}", (ids_to_json(ids),))
@@ -429,7 +429,7 @@ def read_video_rows(database: Database, ids: Sequence[int] | None) -> tuple[np.n
 
 
 def read_file_rows(database: Database, paths: Sequence[bytes] | None) -> list[tuple[bytes, int, int, int]]:
-    """Return path, state, video and modification time of all files, by path, or of those of some paths that exist."""
+    """Return path, state, video and modification time of all files by path, or of the existing ones among ``paths``."""
     sql = f"SELECT {FILE_VALUES} FROM files"
     if paths is None:
         return database.rows(f"{sql} ORDER BY path", UNKNOWN_NS)

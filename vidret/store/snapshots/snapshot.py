@@ -34,7 +34,7 @@ Videos = Bool[np.ndarray, " video"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """Some searchable segments: their ids as a bitmap, and their number; ``narrow`` if filters left videos out."""
+    """A set of searchable segments: their ids as a bitmap, and their number; ``narrow`` if filters left videos out."""
 
     bits: Bits
     num_segments: int
@@ -45,7 +45,7 @@ class Selection:
         return list_ids(self.bits)
 
     def among(self, ids: Ids) -> "Selection":
-        """Return the segments that are also among some ids, which ascend."""
+        """Return the selected segments that are also among ascending ids."""
         chosen = ids[contains(self.bits, ids)]
         return Selection(make_bitmap(chosen), len(chosen), narrow=True)
 
@@ -55,10 +55,10 @@ class SegmentColumns:
     """The segments in the order of their ids.
 
     ``video_rows`` are the rows of their videos, ``numbers`` their indices there, ``starts`` and ``ends`` in seconds.
-    ``rows``, ``frame_rows`` and ``token_bytes`` are those of their vectors, of the first of their frames, and of the
-    first of the ``num_bytes`` of their tokens in the feature files, each with checksums, of the earlier epoch during a
-    compaction; ``first_frames`` are those of their frames among ``frame_times``. A damaged row has the frame row
-    ``UNREADABLE``. Deleted ones are not ``stored``; others are ``searchable`` if their video has a live path.
+    ``rows``, ``frame_rows`` and ``token_bytes`` locate the vector, the first frame, and the ``num_bytes`` of tokens in
+    the feature files, each with checksums; during a compaction, in those of the earlier epoch. ``first_frames`` locate
+    the frames in ``frame_times``. A damaged row has the frame row ``UNREADABLE``. Deleted segments are not ``stored``;
+    others are ``searchable`` if their video has a live path.
     """
 
     ids: Ids
@@ -83,8 +83,8 @@ class SegmentColumns:
 class VideoColumns:
     """The videos in the order of their ids.
 
-    ``fingerprints`` and the ``rows`` by them may include later videos. ``durations`` are in seconds, ``facts`` of type
-    ``FACT_ROW``; deleted ones are not ``stored``. ``num_paths`` counts live paths, ``num_segments`` stored segments,
+    ``fingerprints``, and their ``rows``, may include later videos. ``durations`` are in seconds, ``facts`` of type
+    ``FACT_ROW``; deleted videos are not ``stored``. ``num_paths`` counts live paths, ``num_segments`` stored segments,
     which lie between the rows ``first_segments`` and ``last_segments``, perhaps among those of other videos.
     """
 
@@ -143,7 +143,7 @@ class FileColumns:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Snapshot:
-    """A catalog at one time; ``everything`` are all searchable segments, ``frame_times`` those of frames in seconds."""
+    """A catalog at one time; ``everything`` selects all searchable segments, ``frame_times`` are in seconds."""
 
     position: Position
     segments: SegmentColumns
@@ -204,7 +204,7 @@ class Snapshot:
         return rows[first]
 
     def allow_videos(self, filters: Filters, excluded: Set[int] = frozenset()) -> Videos:
-        """Return a mask by row of the videos that match, without excluded ones."""
+        """Return a mask by row of the videos that match and are not excluded."""
         allowed = self.match_videos(filters)
         if excluded:
             allowed = allowed.copy()
@@ -213,7 +213,7 @@ class Snapshot:
         return allowed
 
     def list_videos(self, filters: Filters, after: bytes, limit: int) -> list[tuple[bytes, int]]:
-        """Return the first matching path and the id of each matching video, by path, after a given path."""
+        """Return the first matching path and the id of up to ``limit`` matching videos, by path, after a path."""
         paths, num_sorted = self.files.paths, self.files.num_sorted
         rows = self._match_files(filters)
         rows[self._find_further(rows)] = False
@@ -224,7 +224,7 @@ class Snapshot:
         return [(paths[row], int(self.videos.ids[self.files.video_rows[row]])) for row in islice(merged, limit)]
 
     def _find_further(self, rows: Bool[np.ndarray, " file"]) -> Int64[np.ndarray, " row"]:
-        """Return the rows of those files that are not the first one of their video by path."""
+        """Return the rows of the files whose path is not the first one of their video."""
         paths, owners, num_sorted = self.files.paths, self.files.video_rows, self.files.num_sorted
         matching = np.flatnonzero(rows)
         shared = matching[self.videos.num_paths[owners[matching]] > 1]
@@ -245,7 +245,7 @@ class Snapshot:
         return [int(key) for key in np.unique(self.videos.ids[files.video_rows[rows]])]
 
     def count_videos(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
-        """Return the number of matching videos with a stored segment, without some videos."""
+        """Return the number of matching videos with a stored segment, without excluded ones."""
         return int(np.count_nonzero(self.allow_videos(filters, excluded) & (self.videos.num_segments > 0)))
 
     def find_videos(self, video_ids: Sequence[int] | Ids) -> Ids:
@@ -255,14 +255,14 @@ class Snapshot:
     # Segments
 
     def select(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> Selection:
-        """Return the searchable segments of the videos that match, without those of some videos."""
+        """Return the searchable segments of the videos that match and are not excluded."""
         if filters == ALL_VIDEOS and not excluded:
             return self.everything
         key = filters, frozenset(excluded)
         return remember(self._selections, key, lambda: self.select_videos(self.allow_videos(filters, excluded)))
 
     def select_videos(self, allowed: Videos) -> Selection:
-        """Return the searchable segments of some videos."""
+        """Return the searchable segments of the allowed videos."""
         chosen = allowed[self.segments.video_rows] & self.segments.searchable
         bits = make_bitmap(self.segments.ids, chosen)
         return Selection(bits, int(np.count_nonzero(chosen)), narrow=True)
@@ -291,7 +291,7 @@ class Snapshot:
         return owners
 
     def overlapping(self, spans: Iterable[tuple[int, float, float]]) -> list[Ids]:
-        """Return for each span (video, start, end in seconds) the ids of the segments that overlap it, rising."""
+        """Return the ascending ids of the segments that overlap each span (video, start, end in seconds)."""
         segments, videos = self.segments, self.videos
         asked = list(spans)
         segment_ids = [np.zeros(0, np.int64)] * len(asked)
@@ -306,7 +306,7 @@ class Snapshot:
         return segment_ids
 
     def find_contents(self, fingerprints: Iterable[str]) -> dict[str, int]:
-        """Return the ids of the videos with a live path that have these fingerprints."""
+        """Return the ids of the videos with a live path and one of the fingerprints, by fingerprint."""
         rows = {
             fingerprint: self.videos.rows.get(fingerprint.encode("utf-8", "surrogatepass"), -1)
             for fingerprint in fingerprints
@@ -337,7 +337,7 @@ class Snapshot:
 
 
 def find_rows(known: Ids, ids: Ids) -> Ids:
-    """Return the rows of ids among rising known ones, -1 for unknown ones."""
+    """Return the row of each id among ascending known ids, -1 for unknown ones."""
     if not len(known):
         return np.full(len(ids), -1, np.int64)
     rows: Ids = (ids - known[0]).clip(0, len(known) - 1)  # the rows in an index without deleted ids
