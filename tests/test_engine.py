@@ -1,5 +1,6 @@
 """Index, search and locate in films of plain colours, whose correct results are known."""
 
+import gc
 import os
 import shutil
 import time
@@ -316,7 +317,7 @@ def test_closed_engine_is_not_opened_again(own: Engine, library: Path) -> None:
 def test_another_index_in_the_place_of_an_open_one_is_searched(own: Engine, films: Path, tmp_path: Path) -> None:
     with Engine(tmp_path / "other", ColourEncoder()) as other:
         other.index([films / "blue.mp4"])
-    both, old = ["blue.mp4", "both.mp4", "red.mp4"], weakref.ref(own._index.store)
+    both = ["blue.mp4", "both.mp4", "red.mp4"]
     assert names(own, "blue") == both
     own.path.rename(tmp_path / "away")
     with pytest.raises(StoreError, match="index: there is no index here"):
@@ -327,7 +328,26 @@ def test_another_index_in_the_place_of_an_open_one_is_searched(own: Engine, film
     (tmp_path / "other").rename(own.path)
     assert names(own, "red") == ["blue.mp4"]
     assert own.count_videos() == 1
-    assert old() is None, "what nobody uses stays open"
+
+
+def test_what_was_open_is_closed_with_the_last_call_that_uses_it(own: Engine, library: Path) -> None:
+    red = library / "red.mp4"
+    gc.disable()  # it would close what is in a cycle, some time
+    try:
+        assert own.search("red")
+        assert own.locate("red")
+        assert own.curve("red", red)
+        assert own.explorer.list_kinds()
+        own.find_footage(red)
+        used = own._index
+        old = weakref.ref(used.store)
+        own._open_again()
+        assert names(own, "red")[0] == "red.mp4"
+        assert used.store.count_videos() == 3
+        del used
+        assert old() is None
+    finally:
+        gc.enable()
 
 
 def test_a_search_that_is_asked_again_logs_its_notes_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,6 @@
 Methods import modules that a search does not need, so that a search from the command line starts in half the time.
 """
 
-import gc
 import logging
 import os
 import threading
@@ -246,7 +245,6 @@ class Engine(VideoLibrary):
         with self._opening:
             self._retired.update(store for store in (self._opened, self._clip_finder) if store is not None)
             self._opened = self._clip_finder = self._copy_folder = None
-        gc.collect()  # closes indexes that no call uses
 
     def _open_replaced(self) -> None:
         """Let the next call reopen the index if another program has replaced the open one."""

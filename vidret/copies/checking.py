@@ -5,7 +5,7 @@ Two or three windows of the footage are compared, and then judged together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from jaxtyping import Float64
@@ -52,7 +52,7 @@ class FootageReader:
 
     def __init__(self) -> None:
         self._pool = ImagePool(NUM_WORKERS)
-        self._read_block = lru_cache(MAX_BLOCKS)(self._decode_block)
+        self._read_block = lru_cache(MAX_BLOCKS)(partial(_decode_block, self._pool))
 
     @property
     def is_closed(self) -> bool:
@@ -81,9 +81,10 @@ class FootageReader:
         kept = first[(times[first] >= start) & (times[first] <= end)]
         return GreyStretch(greys[kept], times[kept], blocks[0].size)
 
-    def _decode_block(self, path: str, block_index: int) -> GreyStretch:
-        start = block_index * BLOCK_S
-        return self._pool.read_greys(path, stat_file(path), start, start + BLOCK_S - 1 / RATE, RATE)
+
+def _decode_block(pool: ImagePool, path: str, block_index: int) -> GreyStretch:
+    start = block_index * BLOCK_S
+    return pool.read_greys(path, stat_file(path), start, start + BLOCK_S - 1 / RATE, RATE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

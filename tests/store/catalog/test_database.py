@@ -195,12 +195,20 @@ def test_threads_of_a_reader_read_side_by_side(path: Path, monkeypatch: pytest.M
 
 
 def test_connections_close_with_their_threads(path: Path) -> None:
-    database = Database(path, write=False, prepare=PREPARE)
+    database, handles = Database(path, write=False, prepare=PREPARE), list[sqlite3.Connection]()
+
+    def read() -> None:
+        with database.access() as connection:
+            handles.append(connection.handle)
+
     for _ in range(5):
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(rounds, database).result()
+            pool.submit(read).result()
     gc.collect()
     assert len(database._opened) == 1
+    for handle in handles:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):  # also of one that is in a cycle
+            handle.execute("SELECT 1")
     database.close()
 
 

@@ -5,6 +5,7 @@ The coarse search chooses the segments that are reranked by the inner product of
 
 import logging
 import math
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
@@ -56,7 +57,8 @@ class PictureChannel:
     def __init__(self, store: Store, encoder: Encoder, ranker: Ranker, *, tokens: str) -> None:
         """Set the parts; ``tokens`` is the format in which the index stores the tokens of UCoFiA."""
         self.store, self.encoder, self.ranker = store, encoder, ranker
-        self.scales = PictureScales(self._score_unrelated)
+        # By a proxy: without a cycle, an index that was replaced is closed with the last call that uses it.
+        self.scales = PictureScales(partial(PictureChannel._score_unrelated, weakref.proxy(self)))
         self.calibrations = Calibrations(store, partial(encode_once, encoder))
         self._last: tuple[tuple[object, ...], StoredSegments] | None = None
         self._tokens = tokens

@@ -43,6 +43,9 @@ class DatabaseConnection:
         self.handle, self.state = handle, state
         self.turn = threading.RLock()
 
+    def __del__(self) -> None:
+        self.handle.close()  # in a cycle with its cache of statements, it would keep its files open until a collection
+
 
 class Database:
     """A file or, without a path, a temporary database.
