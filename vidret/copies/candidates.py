@@ -2,8 +2,10 @@
 
 Whitening removes what most videos of a corpus have in common. The mean is subtracted, and the directions of most
 variance are scaled to equal variance. Frames of two look-alike scenes are then hardly closer than frames of any two
-videos, and copies stand out. Reference: Jégou and Chum 2012, "Negative evidences and co-occurrences in image retrieval:
-the benefit of PCA and whitening", section 3.
+videos, and copies stand out.
+
+Reference: Jégou and Chum 2012, "Negative evidences and co-occurrences in image retrieval: the benefit of PCA and
+whitening", section 3.
 """
 
 from collections import Counter, defaultdict

@@ -3,8 +3,9 @@
 No frame is decoded, so that a search stays fast, and only certain copies are folded. Vectors of two takes of one place
 are as close as those of a copy, at any two times; but only in a copy do they change at the same times. The evidence is
 the agreement of both videos' changes in their order, in standard deviations of a random order. Dusk, or a camera that
-turns on a schedule, makes any two takes agree: only changes within segments count, less their trend. Reference: Daniels
-1944, "The relation between measures of correlation in the universe of sample permutations".
+turns on a schedule, makes any two takes agree: only changes within segments count, less their trend.
+
+Reference: Daniels 1944, "The relation between measures of correlation in the universe of sample permutations".
 """
 
 import math

@@ -43,7 +43,7 @@ def find_spans(
     ``outside`` in frames. "High" is thus relative to this video only.
 
     Where shots are known, a frame's score counts less than the mean of its shot, since pictures rarely change within
-    one. With ``snap``, spans gain a little for ends at cuts. Times are in seconds, those of frames rising.
+    one. With ``snap``, spans gain a little for ends at cuts. Times are in seconds; those of frames ascend.
 
     Returns:
         At most ``k`` spans, best first, whose intersection over union is at most ``max_overlap``. Boundaries are at the

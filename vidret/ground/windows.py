@@ -87,7 +87,7 @@ class Window(NamedTuple):
 
 
 def cut_windows(num_frames: int) -> list[Window]:
-    """Return the fewest windows of ``LENGTH`` frames of which neighbours overlap by at least ``OVERLAP`` frames.
+    """Return the fewest windows of ``LENGTH`` frames such that neighbours overlap by at least ``OVERLAP`` frames.
 
     A video of at most ``LENGTH`` frames is one window. A moment of at most ``OVERLAP`` + 1 frames is within one window.
     """

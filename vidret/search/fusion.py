@@ -46,7 +46,7 @@ class Question:
     Attributes:
         asked: The query for each channel.
         texts: The matching texts by video.
-        lowered: The videos in which a term is said or shown that is excluded, but not forbidden.
+        lowered: The videos with a text that has an excluded, but not forbidden, term.
         feedback: The likes and dislikes; None without any.
         presence: The persons that it names; None without any.
     """

@@ -285,7 +285,7 @@ class KnownPersons:
         )
 
     def _find_cuts(self, video_id: int) -> tuple[float, ...]:
-        cuts = self._cuts  # another thread may replace this attribute, and that of the spans
+        cuts = self._cuts  # another thread may replace the attribute, like that of spans
         if video_id not in cuts:
             cuts[video_id] = find_cuts(self._store, video_id)
         return cuts[video_id]

@@ -302,7 +302,7 @@ def find_edition(store: Store, ranker: Ranker) -> str:
 def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
     """Load the calibration of an index for a ranker; None if there is none, or with a warning if it is damaged.
 
-    Joined indexes have the potentials of each; there is none unless all are calibrated.
+    The calibration of joined indexes has the potentials of all; there is none unless all are calibrated.
     """
     if len(store.parts) == 1:
         return _load_own(store, ranker)

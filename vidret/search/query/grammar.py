@@ -256,7 +256,7 @@ def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:
 def _is_same_event(joint: str, after: str) -> bool:
     """Return whether the words after a connective are no separate event.
 
-    They are none in "he reads, as always" or "while they talk". An arrow before a capital is a path: "File -> Save As".
+    They are not in "he reads, as always" or "while they talk". An arrow before a capital is a path: "File -> Save As".
     """
     if re.fullmatch(_ARROW, joint.strip()):
         return after[:1].isupper() and _DETERMINER.match(after) is None
