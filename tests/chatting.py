@@ -44,7 +44,7 @@ def stream(*pieces: str, is_complete: bool = True, more: bytes = b"") -> Reply:
 
 def run_chat(answer: Callable[[int], Reply]) -> AbstractContextManager[Chat]:
     """Run an endpoint whose n-th request, from 0 on, gets ``answer(n)``."""
-    return run_endpoint(lambda _request, number: answer(number))
+    return run_endpoint(lambda _request, request_index: answer(request_index))
 
 
 @contextmanager

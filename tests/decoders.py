@@ -40,7 +40,7 @@ class SpareProcess(process.Process):
             if self._process is None and not self._killed:
                 self._settings = self._read_settings()
                 with self._turn:  # another thread's process may be about to take the same one
-                    for entry in [each for each in self._spare if each[0] == self._settings][-1:]:
+                    for entry in [spare for spare in self._spare if spare[0] == self._settings][-1:]:
                         self._spare.remove(entry)
                         _, self._process, self._ring, self.num_requests = entry
         super().ensure_running()

@@ -92,8 +92,10 @@ class ForkedPopen(subprocess.Popen[Any]):
             super()._execute_child(*arguments)  # type: ignore[misc]
             return
         pipes = reading, _, _, writing, _, complaining = arguments[10:16]
-        descriptors = {at: own if own >= 0 else at for at, own in enumerate((reading, writing, complaining))}
-        descriptors |= {own: own for own in pass_fds}
+        descriptors = {
+            at: descriptor if descriptor >= 0 else at for at, descriptor in enumerate((reading, writing, complaining))
+        }
+        descriptors |= {descriptor: descriptor for descriptor in pass_fds}
         request = {"code": command[command.index("-c") + 1 :], "environment": environment, "places": [*descriptors]}
         request |= {"is_leader": arguments[-2], "group": arguments[-1]}
         folder = os.open(cwd or ".", os.O_PATH)  # the current one may be gone
@@ -158,8 +160,8 @@ def serve_forks(number: int) -> str:
                 os.write(writing, str(child).encode())
                 os._exit(0)
             break
-        for each in (writing, *received):
-            os.close(each)
+        for descriptor in (writing, *received):
+            os.close(descriptor)
         os.waitpid(middle, 0)
         requests.send(os.read(reading, 20))
         os.close(reading)
@@ -168,14 +170,14 @@ def serve_forks(number: int) -> str:
     os.close(writing)
     request = json.loads(message)
     unused = max(request["places"]) + 1  # out of the way of those that they become
-    moved = [fcntl.fcntl(each, fcntl.F_DUPFD, unused) for each in received]
-    for each in received:
-        os.close(each)
+    moved = [fcntl.fcntl(passed, fcntl.F_DUPFD, unused) for passed in received]
+    for descriptor in received:
+        os.close(descriptor)
     os.fchdir(moved[-1])
-    for own, place in zip(moved, request["places"], strict=False):
-        os.dup2(own, place)
-    for each in moved:
-        os.close(each)
+    for source, place in zip(moved, request["places"], strict=False):
+        os.dup2(source, place)
+    for descriptor in moved:
+        os.close(descriptor)
     if request["is_leader"]:
         os.setsid()
     elif request["group"] >= 0:

@@ -87,7 +87,7 @@ def write_numbers(path: Path, numbers: Sequence[int], rate: int = 1, **how: Any)
     """Write a film of numbered frames, ``rate`` a second; neighbours differ visibly."""
     path.parent.mkdir(parents=True, exist_ok=True)
     options = {"g": "10"} | ({"preset": "ultrafast"} if how.get("codec", "libx264") == "libx264" else {})
-    return write_video(path, [5 * number % 251 for number in numbers], rate=rate, options=options, **how)
+    return write_video(path, [5 * frame_number % 251 for frame_number in numbers], rate=rate, options=options, **how)
 
 
 @contextmanager
@@ -116,9 +116,9 @@ def look(path: Path, encoder: ClipEncoder, fps: float, picture_of: Callable[[int
     num_frames = max(1, math.ceil(info.duration * fps - 0.5))
     pixels: dict[int, np.ndarray] = {}
     with open_reader(info, resize=encoder.resize) as reader:
-        for number in {picture_of(number): None for number in range(num_frames)}:
-            time = (number + 0.5) / fps if num_frames > 1 else min(info.duration, 1 / fps) / 2
-            pixels[number] = reader.read(nearest(info.times, np.array([time]))).pixels[0]
+        for frame_index in {picture_of(n): None for n in range(num_frames)}:
+            time = (frame_index + 0.5) / fps if num_frames > 1 else min(info.duration, 1 / fps) / 2
+            pixels[frame_index] = reader.read(nearest(info.times, np.array([time]))).pixels[0]
     at_once = encoder.sampling.num_frames
     groups = [range(first, min(first + at_once, num_frames)) for first in range(0, num_frames, at_once)]
     return [
@@ -138,10 +138,10 @@ def gather(parts: Sequence[LayerTokens], window: Window) -> tuple[list[Any], lis
         tokens = np.zeros((1, window.last - window.first, most, VISION.width), np.float32)
         mask, size = np.zeros(tokens.shape[:3], bool), np.zeros(tokens.shape[:3], np.float32)
         for place, (part, row) in enumerate(rows[window.first : window.last]):
-            own = part.layers[layer][row]
-            tokens[0, place, : len(own)] = own
-            mask[0, place, : len(own)] = True if part.masks is None else part.masks[layer][row]
-            size[0, place, : len(own)] = 1 if part.sizes is None else part.sizes[layer][row]
+            frame_tokens = part.layers[layer][row]
+            tokens[0, place, : len(frame_tokens)] = frame_tokens
+            mask[0, place, : len(frame_tokens)] = True if part.masks is None else part.masks[layer][row]
+            size[0, place, : len(frame_tokens)] = 1 if part.sizes is None else part.sizes[layer][row]
         layers.append(torch.from_numpy(tokens))
         masks.append(torch.from_numpy(mask))
         sizes.append(torch.from_numpy(size))

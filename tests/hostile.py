@@ -119,16 +119,16 @@ def add_damaged(files: HostileFiles) -> None:
         content = files.clips[kind]
         for cut in CUTS:
             files.add(f"cut_{kind}_{cut}{suffix}", content[: max(1, int(len(content) * cut))], "either")
-        for number in range(4):
+        for variant in range(4):
             damaged = bytearray(content)
             for _ in range(8):
                 damaged[chance.randrange(min(HEADER_BYTES, len(damaged)))] = chance.randrange(256)
-            files.add(f"header_{kind}_{number}{suffix}", bytes(damaged), "either")
-        for number in range(3):
+            files.add(f"header_{kind}_{variant}{suffix}", bytes(damaged), "either")
+        for variant in range(3):
             damaged = bytearray(content)
             for _ in range(40):
                 damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
-            files.add(f"flipped_{kind}_{number}{suffix}", bytes(damaged), "either")
+            files.add(f"flipped_{kind}_{variant}{suffix}", bytes(damaged), "either")
 
 
 def add_lying_boxes(files: HostileFiles) -> None:
@@ -240,8 +240,8 @@ def add_playlists(files: HostileFiles) -> None:
 
 def add_names(files: HostileFiles) -> None:
     """Write sound films under names that shells, terminals, pages and libraries stumble over, and one far down."""
-    for number, name in enumerate(NAMES):
-        files.add(f"{name}.mp4", make_distinct(files, number), "indexed")
+    for name_index, name in enumerate(NAMES):
+        files.add(f"{name}.mp4", make_distinct(files, name_index), "indexed")
     files.add(b"inv\xff\xfealid.mp4", make_distinct(files, len(NAMES)), "indexed")
     deep = files.folder.joinpath("deep", *(f"d{level}" for level in range(100)))
     deep.mkdir(parents=True)

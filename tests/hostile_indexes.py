@@ -83,41 +83,41 @@ ENDLESS = (
 )
 
 
-def _link_folder(name: str, index: Path, own: Path) -> None:
+def _link_folder(name: str, index: Path, user_folder: Path) -> None:
     """Replace a folder by a link to one of somebody's own, which also has what was in it."""
     folder = index / name
     if folder.is_dir():
         for path in folder.iterdir():
-            (own / path.name).write_bytes(path.read_bytes())
+            (user_folder / path.name).write_bytes(path.read_bytes())
             path.unlink()
         folder.rmdir()
-    folder.symlink_to(own)
+    folder.symlink_to(user_folder)
 
 
-def _link_file(name: str, index: Path, own: Path) -> None:
+def _link_file(name: str, index: Path, user_folder: Path) -> None:
     path = index / name
     if path.exists():
-        (own / path.name).write_bytes(path.read_bytes())
+        (user_folder / path.name).write_bytes(path.read_bytes())
     path.unlink(missing_ok=True)
-    path.symlink_to(own / ("thesis.doc" if not (own / path.name).exists() else path.name))
+    path.symlink_to(user_folder / ("thesis.doc" if not (user_folder / path.name).exists() else path.name))
 
 
-def _put_pipe(name: str, index: Path, _own: Path) -> None:
+def _put_pipe(name: str, index: Path, _user_folder: Path) -> None:
     (index / name).unlink(missing_ok=True)
     os.mkfifo(index / name)
 
 
-def _link_lock_hard(index: Path, own: Path) -> None:
+def _link_lock_hard(index: Path, user_folder: Path) -> None:
     (index / "writer.lock").unlink(missing_ok=True)
-    os.link(own / "thesis.doc", index / "writer.lock")
+    os.link(user_folder / "thesis.doc", index / "writer.lock")
 
 
-def _name_in_manifest(name: str, index: Path, own: Path) -> None:
+def _name_in_manifest(name: str, index: Path, user_folder: Path) -> None:
     """Let the manifest name another file, with a wrong checksum, so that a repair drops it."""
-    name = str(own / name[1:]) if name.startswith("/") else name
+    name = str(user_folder / name[1:]) if name.startswith("/") else name
     flat = read_flat(index)
     row = {"form": 2, **asdict(read_manifest(index)), "flat": {**asdict(flat), "name": name}}
-    _set_meta({MANIFEST: json.dumps(row)}, index, own)
+    _set_meta({MANIFEST: json.dumps(row)}, index, user_folder)
 
 
 def read_manifest(index: Path) -> Manifest:
@@ -151,7 +151,7 @@ def put_flat(index: Path, content: bytes) -> None:
     _set_meta({MANIFEST: replace(manifest, flat=entry).to_json()}, index, index)
 
 
-def _set_meta(facts: dict[str, str | int | bytes], index: Path, _own: Path) -> None:
+def _set_meta(facts: dict[str, str | int | bytes], index: Path, _user_folder: Path) -> None:
     set_metadata(index, **facts)
 
 
@@ -182,7 +182,7 @@ def set_metadata(index: Path, **facts: str | int | bytes) -> None:
         catalog.close()
 
 
-def _run_sql(statements: list[str], index: Path, _own: Path, *, tables: tuple[str, ...] = ()) -> None:
+def _run_sql(statements: list[str], index: Path, _user_folder: Path, *, tables: tuple[str, ...] = ()) -> None:
     catalog = Catalog(index / "catalog.sqlite", write=True)
     try:
         with catalog.database.transaction():
@@ -194,7 +194,7 @@ def _run_sql(statements: list[str], index: Path, _own: Path, *, tables: tuple[st
         catalog.close()
 
 
-def _write_catalog(content: bytes, index: Path, _own: Path) -> None:
+def _write_catalog(content: bytes, index: Path, _user_folder: Path) -> None:
     for path in index.glob("catalog.sqlite*"):
         path.unlink()
     (index / "catalog.sqlite").write_bytes(content)

@@ -38,15 +38,15 @@ def write_cue(number: int, start_ms: int, words: str) -> str:
     """Return an entry of SubRip of two milliseconds."""
     minutes, milliseconds = divmod(start_ms, 60_000)
     start, end = (
-        f"{minutes // 60:02}:{minutes % 60:02}:{each // 1000:02},{each % 1000:03}"
-        for each in (milliseconds, milliseconds + 2)
+        f"{minutes // 60:02}:{minutes % 60:02}:{time_ms // 1000:02},{time_ms % 1000:03}"
+        for time_ms in (milliseconds, milliseconds + 2)
     )
     return f"{number}\n{start} --> {end}\n{words}\n\n"
 
 
 def write_entries(path: Path) -> None:
     """Write a hundred thousand entries."""
-    path.write_text("".join(write_cue(number, 2 * number, f"word {number}") for number in range(100_000)))
+    path.write_text("".join(write_cue(index, 2 * index, f"word {index}") for index in range(100_000)))
 
 
 def write_sparse(path: Path) -> None:
@@ -115,8 +115,8 @@ def write_hostile_subtitles(folder: Path) -> dict[str, Path]:
     folder.mkdir(parents=True)
     clip = write_clip(folder / "without.mp4", "mp4")
     films = {name: folder / f"{name}.mp4" for name in SUBTITLES}
-    for number, (name, film) in enumerate(films.items()):
-        label = b"free%012d" % number  # a box that readers skip: each film is another content
+    for film_index, (name, film) in enumerate(films.items()):
+        label = b"free%012d" % film_index  # a box that readers skip: each film is another content
         film.write_bytes(clip + struct.pack(">I", 4 + len(label)) + label)
         path, content = film.with_suffix(SUBTITLES[name].ending), SUBTITLES[name].content
         if isinstance(content, (str, bytes)):

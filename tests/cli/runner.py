@@ -51,13 +51,13 @@ class Runner:
     def run_raw(self, *arguments: object) -> tuple[int, str, str]:
         """Return the exit code, stdout and stderr as they are."""
         self.monkeypatch.setattr(sys, "argv", ["vidret", *map(str, arguments)])
-        handlers = {number: signal.getsignal(number) for number in ENDING}
+        handlers = {ending: signal.getsignal(ending) for ending in ENDING}
         try:
             with pytest.raises(SystemExit) as ended:
                 cli.main()
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            for signal_number, handler in handlers.items():
+                signal.signal(signal_number, handler)
         out, err = self.capsys.readouterr()
         return int(ended.value.code or 0), out, err
 

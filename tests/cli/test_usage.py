@@ -185,8 +185,8 @@ def test_a_signal_ends_a_command_without_a_traceback(
     run: Runner, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(Store, "exists", lambda _path: os.kill(os.getpid(), number))
-    own = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-    ignored = signal.signal(number, own)  # in a test run in the background, by nohup
+    default_handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    ignored = signal.signal(number, default_handler)  # in a test run in the background, by nohup
     try:
         run.check_refusal(("search", "red", "--index", tmp_path), 130, "interrupted")
     finally:

@@ -146,7 +146,7 @@ def test_moments_are_located_in_one_video_or_in_all(server: Served, remote: Remo
 
 
 def test_videos_are_requested_in_pages(server: Served, remote: RemoteEngine) -> None:
-    rows = [{**VIDEO, "id": number} for number in range(PAGE + 1)]
+    rows = [{**VIDEO, "id": video_id} for video_id in range(PAGE + 1)]
     server.replies = [
         Reply({"total": PAGE + 1, "videos": rows[:PAGE], "next": "L2E="}),
         Reply({"total": PAGE + 1, "videos": rows[PAGE:], "next": None}),
@@ -217,7 +217,7 @@ def change_each(value: Any, others: Seq[Any]) -> Iterator[Any]:
         yield from ([changed, *value[1:]] for changed in change_each(value[0], others))
     if isinstance(value, dict):
         for name, part in value.items():
-            yield {own: value[own] for own in value if own != name}
+            yield {key: value[key] for key in value if key != name}
             yield from (value | {name: changed} for changed in change_each(part, others))
 
 

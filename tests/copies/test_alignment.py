@@ -101,7 +101,7 @@ def test_every_showing_is_found_once() -> None:
     film = np.concatenate([clip, other, clip])
     film_times = np.arange(len(film)) + 0.5
     found = list(align_repeatedly(score(clip, film), times, film_times, max_num=2))
-    assert sorted(round(each.offset) for each in found) == [0, 18]
+    assert sorted(round(showing.offset) for showing in found) == [0, 18]
 
 
 def naive_values(

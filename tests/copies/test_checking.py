@@ -33,8 +33,8 @@ class DrawnFootage:
 
     def __init__(self, **pictures: list[Image.Image]) -> None:
         self._greys = {
-            name: np.stack([np.asarray(each.resize((64, 36), Image.Resampling.BOX)) for each in own])
-            for name, own in pictures.items()
+            name: np.stack([np.asarray(image.resize((64, 36), Image.Resampling.BOX)) for image in images])
+            for name, images in pictures.items()
         }
 
     def read(self, path: str, start: float, end: float) -> GreyStretch:

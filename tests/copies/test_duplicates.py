@@ -133,9 +133,9 @@ def test_copies_of_several_films_are_told_apart_and_the_best_is_first(tmp_path: 
     write("trimmed", small[:76])
     write("film", film)
     write("cut", film[:70], film[85:])
-    clips, own, frame = draw(20, 21, length_s=5), draw(11, 12, 13, 14, 15), draw(22, 16, 17, 23)
-    write("one", own[0], clips[0], own[1][:40], clips[1], own[2][:30])
-    write("two", clips[0], own[3][:59], clips[1], own[4][:20])
+    clips, scenes, frame = draw(20, 21, length_s=5), draw(11, 12, 13, 14, 15), draw(22, 16, 17, 23)
+    write("one", scenes[0], clips[0], scenes[1][:40], clips[1], scenes[2][:30])
+    write("two", clips[0], scenes[3][:59], clips[1], scenes[4][:20])
     write("episode1", frame[0], frame[1], frame[3])
     write("episode2", frame[0], frame[2], frame[3])
     with Engine(tmp_path / "index", PatchEncoder()) as engine:
@@ -186,28 +186,28 @@ def test_paths_choose_whose_copies_are_listed(engine: Engine, folder: Path, grou
 def test_only_pairs_of_wanted_videos_are_aligned(engine: Engine) -> None:
     table = read_frame_table(engine._index.store)
     wanted = find_video_pairs(table)[0].clip
-    own = find_video_pairs(table, {wanted})
-    assert own
-    assert all(wanted in (pair.clip, pair.film) for pair in own)
+    wanted_pairs = find_video_pairs(table, {wanted})
+    assert wanted_pairs
+    assert all(wanted in (pair.clip, pair.film) for pair in wanted_pairs)
 
 
 def test_a_clip_is_found_where_it_is_shown(engine: Engine, folder: Path, tmp_path: Path) -> None:
     clip = write_frames(tmp_path / "clip.mp4", draw_footage(1, 10)[30:80], change=mirror)
-    found = {Path(each.path).stem: each for each in engine.find_footage(clip)}
+    found = {Path(showing.path).stem: showing for showing in engine.find_footage(clip)}
     assert set(found) >= {"film", "mirrored", "long"}
     assert not set(found) & {"alike", "other3", "other4", "other5"}
     assert found["film"].mirrored
     assert not found["mirrored"].mirrored
     assert found["long"].start - found["long"].clip_start * found["long"].speed == pytest.approx(10, abs=0.2)
     part = engine.find_footage(clip, start=1.0, end=4.0, video=folder / "long.mp4", repeated=True)
-    assert [Path(each.path).stem for each in part] == ["long"]
+    assert [Path(showing.path).stem for showing in part] == ["long"]
     assert (part[0].start, part[0].end) == pytest.approx((11, 14), abs=0.25)
 
 
 def test_a_stretch_of_a_stored_video_is_no_find_of_itself(engine: Engine, folder: Path) -> None:
     found = engine.find_footage(folder / "long.mp4", start=9.0, end=15.0)
-    assert "long.mp4" not in {Path(each.path).name for each in found}
-    film = next(each for each in found if each.path.endswith("film.mp4"))
+    assert "long.mp4" not in {Path(showing.path).name for showing in found}
+    film = next(showing for showing in found if showing.path.endswith("film.mp4"))
     assert film.start == pytest.approx(2, abs=0.2)
     assert [Path(path).name for path in film.copies] == ["twin.mp4"]
 

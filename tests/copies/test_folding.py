@@ -65,11 +65,11 @@ def test_a_copy_is_folded_and_another_take_is_not(engine: Engine) -> None:
     names = {name(hit): [Path(copy.path).stem for copy in hit.near_copies] for hit in folded}
     first = "film" if "film" in names else "faded"
     second = {"film": "faded", "faded": "film"}[first]
-    assert names == {each: [second] if each == first else [] for each in map(name, shown) if each != second}
+    assert names == {stem: [second] if stem == first else [] for stem in map(name, shown) if stem != second}
     assert [hit.score for hit in folded] == [hit.score for hit in shown if name(hit) != second]
     (copy,) = next(hit for hit in folded if hit.near_copies).near_copies
-    own = next(hit for hit in shown if hit.video == copy.video)
-    assert (copy.path, copy.time) == (own.path, own.time)
+    shown_hit = next(hit for hit in shown if hit.video == copy.video)
+    assert (copy.path, copy.time) == (shown_hit.path, shown_hit.time)
 
 
 def test_other_results_take_the_place_of_copies(engine: Engine) -> None:
@@ -87,8 +87,8 @@ def test_moments_are_folded_where_they_show_the_same(engine: Engine) -> None:
     assert {Path(copy.path).stem for copy in copies} <= {"film", "faded"}
     for moment in (moment for moment in folded if moment.near_copies):
         for copy in moment.near_copies:
-            own = [other for other in shown if other.video == copy.video]
-            assert any(other.start <= moment.end and moment.start <= other.end for other in own)
+            video_moments = [other for other in shown if other.video == copy.video]
+            assert any(other.start <= moment.end and moment.start <= other.end for other in video_moments)
     assert {name(moment) for moment in shown} - {"film", "faded"} == {name(m) for m in folded} - {"film", "faded"}
     assert not any(moment.near_copies for moment in engine.locate(query(engine), video=copies[0].video))
 
@@ -113,9 +113,9 @@ def add_take(store: Store, name: str, seeds: Sequence[int], *, num_segments: int
     num_segments = num_segments or len(seeds)
     video = store.writer.begin_video(name, duration=10.0 * num_segments, facts={}, num_segments=num_segments)
     store.writer.set_file(f"/films/{name}.mp4", state="running", video=video)
-    for number in sorted(set(range(len(seeds))) - store.segments.stored_indices(video)):
-        vectors = embedding(seeds[number], num_frames=10)
-        add_segment(store, video, number, 10.0 * number, 10.0 * number + 10, vectors)
+    for segment_index in sorted(set(range(len(seeds))) - store.segments.stored_indices(video)):
+        vectors = embedding(seeds[segment_index], num_frames=10)
+        add_segment(store, video, segment_index, 10.0 * segment_index, 10.0 * segment_index + 10, vectors)
     return video
 
 

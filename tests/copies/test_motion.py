@@ -86,9 +86,9 @@ def test_changes_and_pictures_are_correlated_as_by_loops() -> None:
 
     for line in range(2):
         for pair, (first, second) in enumerate(((0, 2), (1, 3))):
-            own = free(clip[second]) - free(clip[first])
+            clip_change = free(clip[second]) - free(clip[first])
             other = free(film[columns[line, second]]) - free(film[columns[line, first]])
-            assert changes[line, pair] == pytest.approx(correlate(own, other), abs=1e-3)
+            assert changes[line, pair] == pytest.approx(correlate(clip_change, other), abs=1e-3)
         likeness = np.mean([correlate(free(clip[row]), free(film[columns[line, row]])) for row in range(5)])
         assert correlate_pictures(products, columns, reached)[line] == pytest.approx(likeness, abs=1e-3)
 

@@ -23,7 +23,7 @@ def make_pictures(seed: int, num: int = 3) -> list[Image.Image]:
     """Return large grey pictures of soft blobs."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (num, 9, 16), dtype=np.uint8)
-    return [Image.fromarray(each).resize((640, 360), Image.Resampling.BICUBIC) for each in small]
+    return [Image.fromarray(picture).resize((640, 360), Image.Resampling.BICUBIC) for picture in small]
 
 
 def shrink(pictures: list[Image.Image]) -> np.ndarray:
@@ -40,7 +40,7 @@ def test_a_crop_is_found(seed: int, size: float, left: float, top: float, mirror
         for picture in pictures
     ]
     if mirrored:
-        cropped = [each.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for each in cropped]
+        cropped = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in cropped]
     clip, film = shrink(cropped), shrink(pictures)
     found = find_placement(clip, film, np.eye(3, dtype=bool))
     refined = refine_placement(found, clip.astype(np.float32), film.astype(np.float32))

@@ -77,8 +77,8 @@ def test_folders_that_do_not_differ_have_no_significant_phrase(tmp_path: Path) -
 )
 def test_words_set_folders_apart(tmp_path: Path, source: str, kind: str, text: str) -> None:
     index = write_colour_index(tmp_path / "index", {"a": SAME, "b": SAME}, noise=0.8)
-    for number in range(12):
-        add_words(index, f"a-{number}", ["a coat of varnish dries", "slowly"], source=source)  # type: ignore[arg-type]
+    for video_index in range(12):
+        add_words(index, f"a-{video_index}", ["a coat of varnish dries", "slowly"], source=source)  # type: ignore[arg-type]
     found = describe(index, "/a", "/b")
     assert {(phrase.phrase.kind, phrase.phrase.text) for phrase in found.more if phrase.is_significant} >= {
         (kind, text),
@@ -106,8 +106,8 @@ def test_means_are_those_of_each_video(planted: Path) -> None:
     with Store.open(planted) as store:
         found = read_index_vectors(store)
         for video_id, mean in zip(found.video_ids.tolist(), found.means, strict=True):
-            own = store.features.read_vectors(store.segments.ids_of_video(video_id)).astype(np.float64)
-            np.testing.assert_allclose(mean, own.mean(axis=0), atol=1e-6)
+            vectors = store.features.read_vectors(store.segments.ids_of_video(video_id)).astype(np.float64)
+            np.testing.assert_allclose(mean, vectors.mean(axis=0), atol=1e-6)
 
 
 def test_phrases_that_stand_out_are_proposed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an index of ten red, five blue and one green video in /a, some with words, and others in /b."""
     path = tmp_path_factory.mktemp("overview") / "index"
     write_colour_index(path, {"a": ["red"] * 10 + ["blue"] * 5 + ["green"], "b": ["white"] * 3}, noise=0.1)
-    for number in range(4):
-        add_words(path, f"a-{number}", ["a b c", "d"] if number else [])
+    for video_index in range(4):
+        add_words(path, f"a-{video_index}", ["a b c", "d"] if video_index else [])
     add_words(path, "b-0", ["elsewhere"])
     return path
 

@@ -32,8 +32,8 @@ class TeacherEncoder(PatchEncoder):
         embeddings = []
         for frames, plain in zip(batch, super().encode_frames(batch), strict=True):
             caption = self._captions.get(frames.pixels.tobytes())
-            own = plain.video if caption is None else self.encode_text([caption])[0].sentence
-            embeddings.append(SegmentEmbedding(own, plain.frames, plain.times))
+            vector = plain.video if caption is None else self.encode_text([caption])[0].sentence
+            embeddings.append(SegmentEmbedding(vector, plain.frames, plain.times))
         return embeddings
 
 

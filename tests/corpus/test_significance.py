@@ -85,7 +85,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 @pytest.mark.parametrize("case", find_cases("visdiff"), ids=lambda case: case.folder.name)
 def test_equals_published_ranking(case: Case) -> None:
-    inputs, outputs = ({name: value.numpy() for name, value in each.items()} for each in (case.inputs, case.outputs))
+    inputs, outputs = (
+        {name: value.numpy() for name, value in tensors.items()} for tensors in (case.inputs, case.outputs)
+    )
     for group, name in (("group_a", "scores_a"), ("group_b", "scores_b")):
         np.testing.assert_allclose(inputs["phrases"] @ inputs[group].T, outputs[name], atol=1e-6)
     ranked = rank_phrases(outputs["scores_a"], outputs["scores_b"])

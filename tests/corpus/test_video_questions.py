@@ -70,7 +70,7 @@ def test_the_command_adds_the_scores(videos: dict[str, str], monkeypatch: pytest
     lines = [f'{{"prompt": "a car", "video": "{Path(path).name}"}}\n' for path in videos]
     (tmp_path / "prompts.jsonl").write_text("".join(lines))
     common = ("eval", "generated", "--prompts", tmp_path / "prompts.jsonl", "--videos", folder)
-    with run_chat(lambda number: say(REPLIES[number])) as chat:
+    with run_chat(lambda request_index: say(REPLIES[request_index])) as chat:
         answered = run(*common, "--llm", chat.url, "--llm-model", "sees", "--html", tmp_path / "page.html")
     assert answered.code == 0, answered.err
     assert "50.0 %, questions that were answered with yes" in answered.out

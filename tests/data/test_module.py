@@ -82,7 +82,7 @@ def test_training_batches_have_captions_of_different_videos(world: Path) -> None
             video_id = data.train.videos[video]
             assert data.train.captions[caption].video == video_id
             first = 10 * int(video_id[1:])
-            assert all(first <= number < first + 26 for number in read_numbers(batch.pixels[row].numpy()))
+            assert all(first <= frame_number < first + 26 for frame_number in read_numbers(batch.pixels[row].numpy()))
         seen += batch.captions.tolist()
     assert sorted(seen) == list(range(len(data.train.captions)))
 
@@ -91,7 +91,7 @@ def test_validation_is_held_out_and_yields_each_video_once(world: Path, caplog: 
     data = ready(make(world))
     assert len(data.val.videos) == 2
     assert caplog.messages == [f"{data.val.name}: validation by few videos, 2, hardly tells models apart"]
-    assert sorted(data.train.videos + data.val.videos) == sorted(f"v{number}" for number in range(10))
+    assert sorted(data.train.videos + data.val.videos) == sorted(f"v{video_index}" for video_index in range(10))
     batches = list(data.val_dataloader())
     assert sorted(video for batch in batches for video in batch.videos.tolist()) == [0, 1]
     captions = [caption for batch in batches for caption in batch.captions.tolist()]
@@ -365,8 +365,8 @@ def test_grounding_knows_the_bytes_of_its_samples(moments: Path, tmp_path: Path)
     opened = data._opened["train"]
     read = {sample.query: sample.video for sample in (opened.dataset[row] for row in range(len(data.train.queries)))}
     for row, query in enumerate(data.train.queries):
-        own = sum(layer.nbytes for layer in read[row].layers)
-        assert own <= opened.sizes[data.train.videos.index(query.video)] < own + 500, "files have a header"
+        num_bytes = sum(layer.nbytes for layer in read[row].layers)
+        assert num_bytes <= opened.sizes[data.train.videos.index(query.video)] < num_bytes + 500, "files have a header"
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

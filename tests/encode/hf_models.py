@@ -33,7 +33,7 @@ class TinyModel:
 
 def make_tokenizer(context: int) -> Any:
     """Return a tokenizer of letters with a start and an end token."""
-    letters = Tokenizer(models.WordLevel({letter: number for number, letter in enumerate(VOCABULARY)}, "<unk>"))
+    letters = Tokenizer(models.WordLevel({letter: token_id for token_id, letter in enumerate(VOCABULARY)}, "<unk>"))
     letters.normalizer = normalizers.Lowercase()
     letters.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Whitespace(), pre_tokenizers.Split(Regex("."), "isolated")]

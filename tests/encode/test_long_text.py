@@ -44,8 +44,8 @@ def test_a_converted_model_reads_248_tokens(tmp_path: Path, caplog: pytest.LogCa
     torch.manual_seed(0)
     shape = TextShape(context=248, vocabulary=49408, width=64, layers=1, heads=1, dim=16, quick_gelu=True)
     state = ClipModel(Card("longclip", "ViT-32-8", VISION, shape)).state_dict()
-    names = {own.replace("*", str(i)): key.replace("*", str(i)) for key, own in OPEN_CLIP.items() for i in range(9)}
-    published = {names[own]: weight for own, weight in state.items()}
+    names = {name.replace("*", str(i)): key.replace("*", str(i)) for key, name in OPEN_CLIP.items() for i in range(9)}
+    published = {names[name]: weight for name, weight in state.items()}
     published["positional_embedding_res"] = published["positional_embedding"].clone()
     torch.save({**published, "context_length": torch.tensor(248)}, tmp_path / "longclip-B.pt")
     model = convert_file(tmp_path / "longclip-B.pt", "longclip", schedule=MergeSchedule(), clip_frames=None)
@@ -95,7 +95,7 @@ def test_texts_are_encoded_in_batches_of_bounded_size() -> None:
         vectors = np.array([[len(text), 1.0] for text in texts], np.float32)
         return [TextEmbedding(text, row, row[None]) for text, row in zip(texts, vectors, strict=True)]
 
-    texts = [" ".join([str(number)] * (1 + number % 3)) for number in range(200)]
+    texts = [" ".join([str(index)] * (1 + index % 3)) for index in range(200)]
     found = encode_clauses(texts, encode, lambda part: len(part.split()) < 3, context=5, name="small")
     assert [embedding.text for embedding in found] == texts
     assert max(sizes) == BATCH
@@ -104,7 +104,7 @@ def test_texts_are_encoded_in_batches_of_bounded_size() -> None:
 
 def test_embeddings_of_a_batch_do_not_hold_each_other(tmp_path: Path) -> None:
     encoder = load_clip(save_clip(tmp_path / "clip.safetensors"))
-    texts = [f"dog {number} " * (number % 7) for number in range(BATCH + 5)]
+    texts = [f"dog {index} " * (index % 7) for index in range(BATCH + 5)]
     for text, embedding in zip(texts, encoder.encode_text(texts), strict=True):
         (alone,) = encoder.encode_text([text])
         assert embedding.states is not None

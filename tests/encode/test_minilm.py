@@ -42,9 +42,9 @@ def naive_states(weights: dict[str, Tensor], ids: list[int], num_heads: int = 12
         query, key, value = (apply(x, f"{layer}.attention.self.{name}") for name in ("query", "key", "value"))
         heads, width = [], x.shape[1] // num_heads
         for head in range(num_heads):
-            own = slice(head * width, (head + 1) * width)
-            logits = query[:, own] @ key[:, own].T / width**0.5
-            heads.append(logits.softmax(-1) @ value[:, own])
+            head_slice = slice(head * width, (head + 1) * width)
+            logits = query[:, head_slice] @ key[:, head_slice].T / width**0.5
+            heads.append(logits.softmax(-1) @ value[:, head_slice])
         x = norm(x + apply(torch.cat(heads, dim=1), f"{layer}.attention.output.dense"), f"{layer}.attention.output")
         inner = nn.functional.gelu(apply(x, f"{layer}.intermediate.dense"))
         x = norm(x + apply(inner, f"{layer}.output.dense"), f"{layer}.output")

@@ -52,8 +52,8 @@ def drip(head: bytes, piece: bytes) -> Answer:
 
     def answer(connection: socket.socket) -> None:
         connection.sendall(head)
-        for each in repeat(piece):
-            connection.sendall(each)
+        for chunk in repeat(piece):
+            connection.sendall(chunk)
             time.sleep(0.05)
 
     return answer
@@ -92,15 +92,15 @@ def test_connecting_has_until_the_deadline() -> None:
     with answer_with(SLOW["nothing"], backlog=0) as (url, _):
         port = int(url.rpartition(":")[2].partition("/")[0])
         waiting = [socket.socket() for _ in range(8)]  # nobody accepts them, so the queue of the port is full
-        for each in waiting:
-            each.setblocking(False)
-            each.connect_ex(("127.0.0.1", port))
+        for connection in waiting:
+            connection.setblocking(False)
+            connection.connect_ex(("127.0.0.1", port))
         start = time.monotonic()
         with pytest.raises(TimeoutError), open_post(url, b"{}", {}, timeout_s=TIMEOUT_S):
             pass
         assert time.monotonic() - start < LIMIT_S
-        for each in waiting:
-            each.close()
+        for connection in waiting:
+            connection.close()
 
 
 @pytest.mark.parametrize(

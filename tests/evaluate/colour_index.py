@@ -22,9 +22,9 @@ def write_colour_index(index: Path, folders: Mapping[str, Sequence[str]], *, noi
     fingerprint = encoder.fingerprint
     with Store.create(index, encoder_name=encoder.name, encoder_fingerprint=fingerprint, dim=encoder.dim) as store:
         for folder, colours in folders.items():
-            for number, colour in enumerate(colours):
-                video = store.writer.begin_video(f"{folder}-{number}", duration=6.0, facts={}, num_segments=2)
-                path = f"/{folder}/{number}.mp4"
+            for video_index, colour in enumerate(colours):
+                video = store.writer.begin_video(f"{folder}-{video_index}", duration=6.0, facts={}, num_segments=2)
+                path = f"/{folder}/{video_index}.mp4"
                 store.writer.set_file(path, state="running", video=video, num_bytes=1, mtime_ns=1)
                 (text,) = encoder.encode_text([colour])
                 for segment in range(2):

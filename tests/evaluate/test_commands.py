@@ -33,9 +33,9 @@ def test_custom_folder_is_evaluated_with_one_command(
     retrieval, moments = (read(out / name / "report.json") for name in ("captions", "moments"))
     assert retrieval["per_query"] == read(searched[0] / "report.json")["per_query"]
     # Which pictures go on from one another depends on what unrelated queries score in the index.
-    own, among = (report["results"]["moments"]["full"] for report in (moments, read(located[0] / "report.json")))
-    assert own["num_queries"] == among["num_queries"]
-    assert own["R1"]["0.5"] == among["R1"]["0.5"]
+    alone, among = (report["results"]["moments"]["full"] for report in (moments, read(located[0] / "report.json")))
+    assert alone["num_queries"] == among["num_queries"]
+    assert alone["R1"]["0.5"] == among["R1"]["0.5"]
     assert moments["model"]["num_segments"] < retrieval["model"]["num_segments"], "its own videos only"
 
 

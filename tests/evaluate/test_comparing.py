@@ -40,7 +40,7 @@ def test_rows_have_the_means_and_the_bootstrap_of_each_metric(ranks: tuple[list[
     assert list(rows) == ["R@1", "R@5", "R@10", "MnR"]
     for k in (1, 5, 10):
         row = rows[f"R@{k}"]
-        recalls = [100 * sum(rank <= k for rank in own) / len(own) for own in ranks]
+        recalls = [100 * sum(rank <= k for rank in model_ranks) / len(model_ranks) for model_ranks in ranks]
         assert (row["first"], row["second"]) == pytest.approx(recalls)
     order = np.argsort([f"q{index}" for index in range(60)])
     groups = np.unique([f"v{index // 2}" for index in order], return_inverse=True)[1]
@@ -59,7 +59,7 @@ def test_moments_and_highlights_are_compared() -> None:
     first, second = make_report("moments", "overlap", overlaps), make_report("moments", "overlap", [0.0] * 6)
     rows = {row["metric"]: row["first"] for row in compare_reports(first, second)}
     assert rows == pytest.approx({"R1@0.3": 400 / 6, "R1@0.5": 50, "R1@0.7": 200 / 6, "mIoU": 100 * sum(overlaps) / 6})
-    first, second = (make_report("highlights", "precision", [each] * 6) for each in (0.5, 0.25))
+    first, second = (make_report("highlights", "precision", [precision] * 6) for precision in (0.5, 0.25))
     (row,) = compare_reports(first, second)
     assert (row["metric"], row["first"], row["second"], row["better"]) == ("mAP", 50, 25, "first")
 
@@ -212,7 +212,7 @@ def test_equals_naive_bootstrap(count: int, num_resamples: int) -> None:
 
 
 def test_groups_and_bools_equal_naive_bootstrap() -> None:
-    a, b = (each > 0.3 for each in sample(24, seed=1))
+    a, b = (values > 0.3 for values in sample(24, seed=1))
     groups = np.random.default_rng(0).integers(0, 7, 24) * 10
     found = compare(a, b, seed=5, num_resamples=60, groups=groups)
     check_same(found, naive_compare(a.tolist(), b.tolist(), 5, 60, groups.tolist()))

@@ -46,13 +46,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Sim
         Engine(folder / "search", PatchEncoder(raw=False), rerank="none"),
         Engine(folder / "user", MeanColours(), rerank="none"),
     ]
-    for number in range(NUM_VIDEOS):
-        if number % FAMILY == 0:
+    for video_index in range(NUM_VIDEOS):
+        if video_index % FAMILY == 0:
             family = rng.integers(0, 256, 3) + rng.integers(-60, 61, (4, 4, 3))
         tiles = np.clip(family + rng.integers(-12, 13, (4, 4, 3)), 0, 255)
         picture = np.kron(tiles, np.ones((8, 8, 1))).astype(np.uint8)
         for engine in engines:
-            engine.index_frames(f"{number:02}", np.repeat(picture[None], 3, axis=0), np.arange(3.0))
+            engine.index_frames(f"{video_index:02}", np.repeat(picture[None], 3, axis=0), np.arange(3.0))
     yield engines[0], SimulatedUser(engines[1])
     for engine in engines:
         engine.close()
@@ -100,7 +100,7 @@ def test_feedback_brings_scenes_to_the_front(pair: tuple[Engine, SimulatedUser],
 def test_one_search_is_as_it_is_told(pair: tuple[Engine, SimulatedUser], evaluation: Evaluation) -> None:
     engine, user = pair
     plain = engine.search(TEXT, NUM_VIDEOS)
-    item = next(each for each in list_items(evaluation, num_hints=1) if each.video == plain[14].video)
+    item = next(candidate for candidate in list_items(evaluation, num_hints=1) if candidate.video == plain[14].video)
     assert find_rank(plain, item) == 15
     assert find_rank(plain[:3], item) == 4
     outcome = search_item(engine, user, item, NUM_VIDEOS, num_rounds=1, num_shown=10)

@@ -77,8 +77,12 @@ def test_results_equal_the_metrics_of_the_predictions(
     assert results["moments"] == as_json(score_moments(queries, predictions, lengths=OPEN_LENGTHS).to_dict())
     for domain in ("scenes", "single"):
         in_domain = [query for query in queries if query.domain == domain]
-        own = [prediction for prediction in predictions if prediction.id in {query.id for query in in_domain}]
-        assert results["domains"][domain] == as_json(score_moments(in_domain, own, lengths=OPEN_LENGTHS).to_dict())
+        domain_predictions = [
+            prediction for prediction in predictions if prediction.id in {query.id for query in in_domain}
+        ]
+        assert results["domains"][domain] == as_json(
+            score_moments(in_domain, domain_predictions, lengths=OPEN_LENGTHS).to_dict()
+        )
     assert results["domains"].keys() == {"scenes", "single"}
 
 
@@ -104,9 +108,9 @@ def test_corpus_search_treats_copies_as_one_video(report: dict[str, Any], engine
     assert by_kind.keys() == {"scenes", "single"}
     domains = {query.id: query.domain for query in queries_of(world)}
     for kind, facts in by_kind.items():
-        own = [query for query in queries if domains[query.id] == kind]
-        searched = {"PRVR": score_partially_relevant(np.array([ranks[query.id] for query in own]))}
-        assert facts == as_json(score_corpus(own, found).to_dict()) | searched
+        kind_queries = [query for query in queries if domains[query.id] == kind]
+        searched = {"PRVR": score_partially_relevant(np.array([ranks[query.id] for query in kind_queries]))}
+        assert facts == as_json(score_corpus(kind_queries, found).to_dict()) | searched
     assert report["settings"]["corpus_videos"] == 100
 
 
@@ -233,8 +237,8 @@ def test_highlights_match_the_colours(searched: tuple[Path, Answer], world: Path
         read_split("qvhighlights", tmp_path).queries,
         read_predictions(tmp_path / "out" / "predictions.jsonl"),
     )
-    assert [each.spans for each in found] == [None] * 3
-    best = [int(each.saliency.argmax()) for each in found if each.saliency is not None]
+    assert [prediction.spans for prediction in found] == [None] * 3
+    best = [int(prediction.saliency.argmax()) for prediction in found if prediction.saliency is not None]
     assert [best[0] in (0, 1), best[1] == 3, best[2] in (5, 6, 7)] == [True] * 3
     scored = score_highlights(queries, found)
     assert facts["results"]["highlights"] == as_json(scored.to_dict())
@@ -287,9 +291,9 @@ def test_clips_are_rated_at_their_middle(engine: Engine, world: Path, tmp_path: 
         expected = np.interp(times, curve[query].times, curve[query].scores)
         assert found[0].saliency is not None
         np.testing.assert_allclose(found[0].saliency, expected, atol=1e-6)
-        own = score(split.queries, [Prediction("1", None, expected)])
-        assert report.results["highlights"] == as_json(own.to_dict())
-        assert report.per_query[0]["precision"] == own.average_precision[0]
+        scores = score(split.queries, [Prediction("1", None, expected)])
+        assert report.results["highlights"] == as_json(scores.to_dict())
+        assert report.per_query[0]["precision"] == scores.average_precision[0]
 
 
 def test_new_benchmark_needs_only_a_reader_and_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,14 +383,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_film(folder / "videos/other.mp4", ("yellow", 4))
     rows = [
         {
-            "query_id": number,
+            "query_id": query_id,
             "query": text,
             "relevant_moment": [
                 {"video_name": video, "timestamp": [start, end], "relevance": relevance, "duration": 8.0}
                 for video, start, end, relevance in moments
             ],
         }
-        for number, (text, moments) in RATED.items()
+        for query_id, (text, moments) in RATED.items()
     ]
     (folder / "test.json").write_text(json.dumps(rows))
     (folder / "video_corpus.json").write_text(json.dumps(dict.fromkeys(("one", "two", "other", "gone"), 8.0)))
@@ -428,5 +432,8 @@ def test_without_a_corpus_the_rated_videos_are_searched(data: Path, tmp_path: Pa
 def test_queries_without_a_kind_are_those_of_the_kind_other() -> None:
     queries = [LabelledQuery(str(row), "a", "", 9.0, domain=kind) for row, kind in enumerate(("other", "", "red"))]
     grouped = group_domains(queries)
-    assert {kind: [query.id for query in own] for kind, own in grouped.items()} == {"other": ["0", "1"], "red": ["2"]}
+    assert {kind: [query.id for query in kind_queries] for kind, kind_queries in grouped.items()} == {
+        "other": ["0", "1"],
+        "red": ["2"],
+    }
     assert group_domains(queries[:2]) == {}

@@ -93,7 +93,7 @@ def test_page_loads_nothing(pages: dict[str, str], name: str) -> None:
     assert "url(" not in pages[name]
     assert "@import" not in pages[name]
     assert not re.search(r"https?://", pages[name])
-    policy = next(each for each in tree.find("meta") if each.get("http-equiv") == "Content-Security-Policy")
+    policy = next(meta for meta in tree.find("meta") if meta.get("http-equiv") == "Content-Security-Policy")
     assert policy["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert "prefers-color-scheme: dark" in pages[name]
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in tree.find("meta")
@@ -131,12 +131,12 @@ def test_worst_queries_show_their_video_and_top_videos(pages: dict[str, str], se
     tree = Tree(pages["retrieval"])
     ranks = [int(text.split()[1].split(".")[0]) for text in tree.texts if re.fullmatch(r"rank [\d.]+ of 5", text)]
     assert ranks == sorted((int(row["rank"]) for row in rows), reverse=True)
-    pictures = [each["src"] for each in tree.find("img")]
+    pictures = [image["src"] for image in tree.find("img")]
     assert len(pictures) == len(rows) * (1 + NUM_HITS)
     worst = max(rows, key=lambda row: (row["rank"], row["top"][0][1] - row["score"]))
-    shown = [each["alt"] for each in tree.find("img")][: 1 + NUM_HITS]
+    shown = [image["alt"] for image in tree.find("img")][: 1 + NUM_HITS]
     assert shown == [worst["video"], *(name for name, _ in worst["top"][:NUM_HITS])]
-    known = {str(each["alt"]): colour_of(each["src"]) for each in tree.find("img")}
+    known = {str(image["alt"]): colour_of(image["src"]) for image in tree.find("img")}
     for name, channel in (("red.mp4", 0), ("blue.mp4", 2)):
         assert int(np.argmax(known[name])) == channel
         assert known[name][channel] > 150
@@ -149,7 +149,7 @@ def test_moments_have_a_timeline_and_frames(pages: dict[str, str], located: tupl
     tree = Tree(pages["moments"])
     overlaps = [float(text.split()[1].rstrip(",")) for text in tree.texts if text.startswith("overlap 0.")]
     assert overlaps == sorted(overlaps)
-    assert len([each for each in tree.find("svg") if each["class"] == "timeline"]) == len(rows)
+    assert len([svg for svg in tree.find("svg") if svg["class"] == "timeline"]) == len(rows)
     article = next(part for part in pages["moments"].split("<article>") if "<h3>yellow</h3>" in part)
     shots = re.findall(r'src="([^"]+)"', article)
     assert len(shots) == 4, "two of the true span, two of the predicted one"
@@ -174,7 +174,7 @@ def test_queries_without_span_and_unreadable_videos_are_shown_as_such(tmp_path: 
     tree = Tree(article)
     assert "overlap 0.00, in bad; no span found" in tree.texts
     assert tree.find("img") == []
-    assert len([each for each in tree.find("p") if each["class"] == "unread"]) == 2
+    assert len([paragraph for paragraph in tree.find("p") if paragraph["class"] == "unread"]) == 2
     assert list(render_worst({"task": "highlights", "per_query": [{"text": "a dog"}]}, {})) == []
 
 
@@ -190,7 +190,7 @@ def test_gap_is_the_distance_to_the_nearest_true_span() -> None:
 
 def test_table_aligns_numbers_to_the_right() -> None:
     tree = Tree(render_table((["what", "IoU", "R@1"], [["a <b>", "0.5", "61.0"], ["c", "", "7.5"]])))
-    assert [each.get("class") for each in tree.find("th")] == [None, "number", "number"]
+    assert [header.get("class") for header in tree.find("th")] == [None, "number", "number"]
     assert [text for text in tree.texts if text.strip()] == ["what", "IoU", "R@1", "a <b>", "0.5", "61.0", "c", "7.5"]
 
 
@@ -234,8 +234,8 @@ def test_plots_are_svg_with_curves_bars_and_labels() -> None:
     assert 'class="found"' not in picture
     ends = [float(x) + float(w) for x, w in re.findall(r'class="true" x="([\d.]+)" y="8" width="([\d.]+)"', picture)]
     assert ends == pytest.approx([52 + 0.4 * 488, 540]), "clipped to the video"
-    for each in (picture, plot_histogram([5]), plot_timeline(36_000, [[0, 1]], [5, 6, 0.5])):
-        Tree(each)
+    for plot in (picture, plot_histogram([5]), plot_timeline(36_000, [[0, 1]], [5, 6, 0.5])):
+        Tree(plot)
 
 
 def test_page_without_results_and_unwritable_page(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_published_results_stand_next_to_complete_ones(msrvtt: Path, tmp_path: P
     assert table[0].split()[:2] == ["model", "R@1,"]
     assert [line.split()[0] for line in table[1:3]] == ["colours#whole"] * 2
     assert table[3].split()[:3] == ["PE-Core-G,", "published", "51.2"], "the best first"
-    assert len(table) == 3 + sum(each.benchmark == "msrvtt-1k-a" for each in PUBLISHED)
+    assert len(table) == 3 + sum(result.benchmark == "msrvtt-1k-a" for result in PUBLISHED)
     complete(first, protocol="mteb")
     answer = run("eval", "compare", first, second)
     assert answer.code == 1
@@ -123,7 +123,7 @@ def test_a_protocol_gives_queries_its_instruction_for_as_long_as_it_evaluates(ms
 
 
 def make_split(name: str, num: int) -> Split:
-    captions = tuple(Caption(id=str(number), video=str(number), text="a") for number in range(num))
+    captions = tuple(Caption(id=str(index), video=str(index), text="a") for index in range(num))
     return Split(name, (), tuple(map(str, range(num))), captions)
 
 

@@ -65,9 +65,11 @@ def test_report_equals_what_search_and_locate_find(answered: tuple[Path, Answer]
             if file is None:
                 assert "rank" not in row
                 continue
-            own = [moment for moment in moments if Path(moment.path).stem == Path(file).stem]
+            video_moments = [moment for moment in moments if Path(moment.path).stem == Path(file).stem]
             assert row["rank"] == found.index(Path(file).stem) + 1
-            share = max(naive_overlap((own[0].start, own[0].end), (start, end)) for start, end in windows)
+            share = max(
+                naive_overlap((video_moments[0].start, video_moments[0].end), (start, end)) for start, end in windows
+            )
             assert row["best_overlap"] == pytest.approx(share)
             right = not row["nothing"] and share >= 0.5
             first = Path(moments[0].path).stem == Path(file).stem
@@ -118,7 +120,7 @@ def test_report_round_trip_and_table_by_kind(answered: tuple[Path, Answer]) -> N
     lines = answer.out.splitlines()
     assert lines[0] == "queries by kind, each in 4 videos"
     assert lines[1].split() == ["kind", "queries", "R@1", "R@10", "R1@0.5", "hit@1", "nothing", "AUC"]
-    plain, absent = (next(line.split() for line in lines if line.split()[:1] == [each]) for each in ("plain", "absent"))
+    plain, absent = (next(line.split() for line in lines if line.split()[:1] == [kind]) for kind in ("plain", "absent"))
     names = ("R@1", "R@10", "R1@0.5", "hit@1", "nothing")
     assert plain == ["plain", "3", *(f"{kinds[1][name]:.1f}" for name in names), f"{kinds[1]['AUC']:.3f}"]
     assert absent == ["absent", "2", f"{kinds[3]['nothing']:.1f}"]

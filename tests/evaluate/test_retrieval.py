@@ -59,10 +59,10 @@ def score_naively(encoder: ColourEncoder, text: str, path: Path) -> float:
     return max(scores)
 
 
-def rank_naively(scores: list[float], own: int) -> float:
+def rank_naively(scores: list[float], true_column: int) -> float:
     """Return the mean rank of the correct video, by counting."""
-    higher = sum(score > scores[own] for score in scores)
-    return 1 + higher + (sum(score == scores[own] for score in scores) - 1) / 2
+    higher = sum(score > scores[true_column] for score in scores)
+    return 1 + higher + (sum(score == scores[true_column] for score in scores) - 1) / 2
 
 
 BALANCE = partial(sk_norm, temperature=0.05)
@@ -99,9 +99,9 @@ def test_ranks_equal_loops(report: dict[str, Any], matrix: np.ndarray, truth: np
     rows = report["per_query"]
     assert [(row["video"], row["domain"], row["text"]) for row in rows] == QUERIED
     assert [row["id"] for row in rows][:2] == ["red.mp4_0", "red.mp4_1"]
-    for row, scores, own in zip(rows, matrix.tolist(), truth.tolist(), strict=False):
-        assert row["rank"] == rank_naively(scores, own)
-        assert row["score"] == pytest.approx(scores[own], abs=1e-4)
+    for row, scores, true_column in zip(rows, matrix.tolist(), truth.tolist(), strict=False):
+        assert row["rank"] == rank_naively(scores, true_column)
+        assert row["score"] == pytest.approx(scores[true_column], abs=1e-4)
         assert [name for name, _ in row["top"]] == [
             HERE[column] for column in np.argsort(-np.array(scores), kind="stable")
         ]
@@ -127,9 +127,11 @@ def test_domains_are_evaluated_with_own_videos(report: dict[str, Any], matrix: n
     kinds = [kind for _, kind, _ in QUERIED]
     assert set(report["results"]["domains"]) == {"real", "drawn"}
     for domain, rows in report["results"]["domains"].items():
-        own = [index for index, kind in enumerate(kinds) if kind == domain]
-        columns = sorted({int(truth[index]) for index in own})
-        expected = evaluate(matrix[own][:, columns], np.array([columns.index(truth[index]) for index in own]))
+        query_indices = [index for index, kind in enumerate(kinds) if kind == domain]
+        columns = sorted({int(truth[index]) for index in query_indices})
+        expected = evaluate(
+            matrix[query_indices][:, columns], np.array([columns.index(truth[index]) for index in query_indices])
+        )
         assert rows == [json.loads(json.dumps(row.to_dict())) for row in expected]
 
 
@@ -341,9 +343,11 @@ def measure_peak(num_levels: int, direction: Direction) -> tuple[int, int]:
     for size in (8, 4000):  # a small case first, so that what is loaded and started once does not count
         before = read_peak()
         full = {name: rng.random((2 * size, size), dtype=np.float32) for name in (*ranker.weights, TOTAL)}
-        own, bank = ({name: level[part] for name, level in full.items()} for part in (slice(size), slice(size, None)))
-        correct(ranker, own, bank, rng.permutation(size), "bank", direction=direction)
-        evaluate_dual_softmax(direction, 100 * own[TOTAL], rng.permutation(size))
+        scores, bank = (
+            {name: level[part] for name, level in full.items()} for part in (slice(size), slice(size, None))
+        )
+        correct(ranker, scores, bank, rng.permutation(size), "bank", direction=direction)
+        evaluate_dual_softmax(direction, 100 * scores[TOTAL], rng.permutation(size))
     return read_peak() - before, measure_scores(ranker, size, size, size)
 
 
@@ -386,15 +390,17 @@ def test_levels_are_corrected_separately_and_weighted_as_in_search() -> None:
             corrected.append(total)
         expected.append(rank_naively(corrected, int(truth[text])))
     assert row.ranks.mean.tolist() == expected
-    assert expected != [rank_naively(list(line), int(own)) for line, own in zip(scores[TOTAL], truth, strict=True)]
-    assert [each.label for each in (row, *others)] == ["SK-norm", "QB-norm", "QB-norm, as GLSCL has it"]
+    assert expected != [
+        rank_naively(list(line), int(column)) for line, column in zip(scores[TOTAL], truth, strict=True)
+    ]
+    assert [report_row.label for report_row in (row, *others)] == ["SK-norm", "QB-norm", "QB-norm, as GLSCL has it"]
     for level, name in ((coarse, "coarse"), (fine, "fine")):
         assert level.label == f"SK-norm, level {name}"
         balanced = sk_norm(torch.from_numpy(bank_scores[name]), temperature=0.2).correct(torch.from_numpy(scores[name]))
         assert level.ranks.mean.tolist() == [
-            rank_naively(line, int(own)) for line, own in zip(balanced.tolist(), truth, strict=True)
+            rank_naively(line, int(column)) for line, column in zip(balanced.tolist(), truth, strict=True)
         ]
-    assert {each.bank for each in (row, coarse, fine, *others)} == {"a bank"}
+    assert {report_row.bank for report_row in (row, coarse, fine, *others)} == {"a bank"}
 
 
 def test_a_trained_ranker_has_a_row_a_level_and_poolings(searched: Searched, world: Path, tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_single_videos_equal_the_published_results(case: Case, as_published: boo
 def test_as_published_a_padded_batch_equals_the_published_output(case: Case) -> None:
     expected = {name.removeprefix("batch."): value for name, value in case.outputs.items() if name.startswith("batch.")}
     head, inputs = convert_head(case.weights), read_batch(case)
-    own = run(head, inputs)
+    default_output = run(head, inputs)
     head.as_published = True
     output = run(head, inputs)
     check_close(output.logits, expected["out_class"].squeeze(-1))
@@ -223,4 +223,4 @@ def test_as_published_a_padded_batch_equals_the_published_output(case: Case) -> 
         assert "out_coord" not in expected
     else:
         check_close(output.distances, expected["out_coord"])
-    assert float((own.logits - output.logits)[own.point_mask].abs().max()) > 1e-2
+    assert float((default_output.logits - output.logits)[default_output.point_mask].abs().max()) > 1e-2

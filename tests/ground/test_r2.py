@@ -36,8 +36,8 @@ def naive_attention(
 ) -> list[Tensor]:
     heads, outputs = 8, []
     width = DIM // heads
-    for own in queries:
-        query, mixed = linear(weights, f"{name}.query", own), []
+    for row in queries:
+        query, mixed = linear(weights, f"{name}.query", row), []
         for head in range(heads):
             channels = slice(head * width, (head + 1) * width)
             logits = [

@@ -188,6 +188,6 @@ def test_batches_hold_every_window_once_and_little_padding(lengths: list[int], p
     batches = list(cut_batches(windows, pads=pads))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
-        own = [lengths[index] for index in batch]
+        batch_lengths = [lengths[index] for index in batch]
         assert 1 <= len(batch) <= MOST_WINDOWS
-        assert min(own) >= (LEAST_FULL if pads else 1) * max(own)
+        assert min(batch_lengths) >= (LEAST_FULL if pads else 1) * max(batch_lengths)

@@ -32,7 +32,12 @@ def read_contents(index: Path) -> dict[tuple[str, int], tuple[object, ...]]:
             ):
                 key = (fingerprint, segment.number)
                 assert key not in contents, "each segment is stored once"
-                contents[key] = (replace(segment, video=0), *(each.tobytes() for each in arrays), bytes(tokens), shots)
+                contents[key] = (
+                    replace(segment, video=0),
+                    *(array.tobytes() for array in arrays),
+                    bytes(tokens),
+                    shots,
+                )
     return contents
 
 
@@ -56,7 +61,7 @@ def read_tokens(index: Path) -> dict[tuple[str, int], bytes]:
         segments = store.segments.get(ids)
         names = [Path(store.files.paths_of([part.video])[part.video][0]).name for part in segments]
         tokens = [bytes(packed) for packed in store.features.read_tokens(ids)]
-    return {(name, part.number): own for name, part, own in zip(names, segments, tokens, strict=True)}
+    return {(name, part.number): packed for name, part, packed in zip(names, segments, tokens, strict=True)}
 
 
 def read_states(index: Path) -> dict[str, str]:

@@ -32,7 +32,7 @@ def test_answer_is_printed_with_the_moments_it_cites(run: Runner) -> None:
 
 
 def test_model_writes_queries_unless_told_not_to(run: Runner) -> None:
-    with run_chat(lambda number: say("[1]" if number else '["something red"]')) as chat:
+    with run_chat(lambda request_index: say("[1]" if request_index else '["something red"]')) as chat:
         options = ("--llm", chat.url, "--llm-model", "small")
         code, _, err = run("ask", "what is red?", *options)
         assert (code, err, len(chat.requests)) == (0, "", 2)

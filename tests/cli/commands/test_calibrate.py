@@ -44,11 +44,11 @@ def test_calibration_changes_scores(run: Runner, encoder: PatchEncoder, tmp_path
 @pytest.mark.usefixtures("patched")
 def test_limit_samples_queries_evenly(run: Runner, encoder: PatchEncoder, tmp_path: Path) -> None:
     bank = tmp_path / "bank.txt"
-    bank.write_text("\n".join(f"query {number}" for number in range(10)))
+    bank.write_text("\n".join(f"query {query_index}" for query_index in range(10)))
     for limit, taken in ((1, [0]), (4, [0, 2, 5, 7]), (10, list(range(10)))):
         encoder.encoded_texts.clear()
         err = run.err("calibrate", "--bank", bank, "--limit", limit)
-        assert encoder.encoded_texts[: len(taken)] == [f"query {number}" for number in taken]
+        assert encoder.encoded_texts[: len(taken)] == [f"query {query_index}" for query_index in taken]
         queries = "1 query" if limit == 1 else f"{limit} queries"
         assert (f"with {queries} (of 10; --limit sets how many) of" in err) == (limit < 10)
 
@@ -86,9 +86,9 @@ def list_rows(times: int) -> list[dict[str, Any]]:
     """Return queries for colours that films show, and for others."""
     shown: dict[str, dict[str, Any]] = {"red": {"file": "red.mp4"}, "blue": {"files": ["films/blue.mp4"]}}
     rows: list[dict[str, Any]] = []
-    for number in range(times):
-        rows += [{"query": f"{colour}{' film' * number}"} | answer for colour, answer in shown.items()]
-        rows += [{"query": f"thing {number} {letter}", "file": None} for letter in "ab"]
+    for repeat in range(times):
+        rows += [{"query": f"{colour}{' film' * repeat}"} | answer for colour, answer in shown.items()]
+        rows += [{"query": f"thing {repeat} {letter}", "file": None} for letter in "ab"]
     return rows
 
 

@@ -85,7 +85,7 @@ def test_converted_head_has_the_settings_of_its_benchmark(run: Runner, tmp_path:
 def test_models_are_joined_to_one_file(run: Runner, tmp_path: Path) -> None:
     base, bank, out = tmp_path / "base.safetensors", tmp_path / "queries.txt", tmp_path / "joint.safetensors"
     make_module("ucofia").export(base)
-    bank.write_text("\n".join(f"query {number}" for number in range(700)))
+    bank.write_text("\n".join(f"query {query_index}" for query_index in range(700)))
     head = write_head(tmp_path / "head.safetensors", width=32, text_width=32, num_layers=1)
     err = run.err("convert", base, out, "--from", "vidret", "--with", head, "--with", bank)
     assert "towers: ucofia on own, of" in err

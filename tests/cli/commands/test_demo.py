@@ -22,10 +22,12 @@ def test_without_results_no_contact_sheet_is_written(run: Runner, tmp_path: Path
 
 
 def test_own_videos_are_searched_without_samples(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own, samples = (write_film(tmp_path / name / f"{name}.mp4", ("red", 2)).parent for name in ("own", "samples"))
+    user_folder, samples = (
+        write_film(tmp_path / name / f"{name}.mp4", ("red", 2)).parent for name in ("own", "samples")
+    )
     monkeypatch.setattr(demo, "sample_videos", lambda: samples)
     assert "samples.mp4" in run.out("demo", "--out", tmp_path / "demo")
-    out = run.out("demo", own, "--out", tmp_path / "demo")
+    out = run.out("demo", user_folder, "--out", tmp_path / "demo")
     assert ("own.mp4" in out, "samples.mp4" in out) == (True, False)
     second = write_film(tmp_path / "second" / "second.mp4", ("red", 2)).parent
     out = run.out("demo", second, "--out", tmp_path / "demo")

@@ -105,9 +105,9 @@ def write_clip_retrieval(folder: Path, parts: Sequence[tuple[np.ndarray, dict[st
 
     for name in ("img_emb", "metadata"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for number, (vectors, columns) in enumerate(parts):
-        np.save(folder / "img_emb" / f"img_emb_{number}.npy", vectors.astype(np.float16))
-        parquet.write_table(pyarrow.table(columns), folder / "metadata" / f"metadata_{number}.parquet")
+    for part_index, (vectors, columns) in enumerate(parts):
+        np.save(folder / "img_emb" / f"img_emb_{part_index}.npy", vectors.astype(np.float16))
+        parquet.write_table(pyarrow.table(columns), folder / "metadata" / f"metadata_{part_index}.parquet")
     return folder
 
 

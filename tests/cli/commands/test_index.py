@@ -44,7 +44,7 @@ def test_the_pipeline_is_one_line(run: Runner, films: Path, tmp_path: Path) -> N
     """A correction by another bank, or none, is what the index has, not what a new one would get."""
     line = "Pipeline: colours; merging off; rerank none; hubness correction {}; head none"
     assert line.format("none") in run.err("index", films)
-    (tmp_path / "bank.txt").write_text("\n".join(f"query {number}" for number in range(12)))
+    (tmp_path / "bank.txt").write_text("\n".join(f"query {query_index}" for query_index in range(12)))
     for bank, correction in ((tmp_path / "bank.txt", "by 12 queries (bank.txt)"), ("none", "none")):
         run.out("calibrate", "--bank", bank)
         assert line.format(correction) in run.err("index", films)

@@ -144,14 +144,14 @@ def test_a_video_whose_drive_was_away_is_reported_when_it_is_back(run: Runner, i
 
 def test_watches_that_are_added_at_once_are_all_kept(index: Path) -> None:
     with ThreadPoolExecutor(16) as threads, Store.open(index) as store:
-        list(threads.map(lambda number: add_watch(store, f"watch{number}", "red"), range(16)))
+        list(threads.map(lambda watch_index: add_watch(store, f"watch{watch_index}", "red"), range(16)))
         videos = store.videos.completeness()
-    assert {watch.name for watch in WATCHES.read(index)} == {f"watch{number}" for number in range(16)}
+    assert {watch.name for watch in WATCHES.read(index)} == {f"watch{watch_index}" for watch_index in range(16)}
     with ThreadPoolExecutor(8) as threads:
-        removals = [threads.submit(WATCHES.remove, index, f"watch{number}", "a watch") for number in range(8)]
+        removals = [threads.submit(WATCHES.remove, index, f"watch{watch_index}", "a watch") for watch_index in range(8)]
         reports = [threads.submit(mark_reported, index, videos, videos) for _ in range(8)]
         assert [job.result() for job in (*removals, *reports)] == [None] * 16
-    assert {watch.name for watch in WATCHES.read(index)} == {f"watch{number}" for number in range(8, 16)}
+    assert {watch.name for watch in WATCHES.read(index)} == {f"watch{watch_index}" for watch_index in range(8, 16)}
 
 
 @pytest.mark.usefixtures("index")

@@ -92,7 +92,9 @@ def test_msvd_is_read_from_the_words_that_the_papers_code_pickled(tmp_path: Path
     pickled = tmp_path / "raw-captions.pkl"
     for protocol in (0, 2, 4):
         pickled.write_bytes(
-            pickle.dumps({video: [text.split() for text in own] for video, own in texts.items()}, protocol)
+            pickle.dumps(
+                {video: [text.split() for text in video_texts] for video, video_texts in texts.items()}, protocol
+            )
         )
         split = captions.read_msvd("msvd", pickled, listed)
         assert split.captions == captions.read_msvd("msvd", plain, listed).captions
@@ -141,7 +143,7 @@ def test_vatex_is_read_from_objects_that_hold_all_splits(tmp_path: Path) -> None
     write(tmp_path / "test_list.txt", "c_000001_000011\n")
     for name, content in (
         ("ref_captions.json", texts),
-        ("vatex_data.json", {video: {"enCap": own, "chCap": ["一"]} for video, own in texts.items()}),
+        ("vatex_data.json", {video: {"enCap": video_texts, "chCap": ["一"]} for video, video_texts in texts.items()}),
     ):
         path = write(tmp_path / name, content)
         for split, letter in (("train", "a"), ("test-1500", "c")):

@@ -88,9 +88,9 @@ def test_file_path_is_read_under_any_name_with_list_beside_it(tmp_path: Path) ->
         read_split("msvd", captions)
     listed = write(tmp_path / "test_list.txt", "v2\n")
     assert read_split("msvd", captions).files == (str(captions), str(listed))
-    own = write(tmp_path / "holiday.jsonl", MOMENT)
-    split = read_split("moments", own)
-    assert (split.name, split.files) == ("moments", (str(own),))
+    path = write(tmp_path / "holiday.jsonl", MOMENT)
+    split = read_split("moments", path)
+    assert (split.name, split.files) == ("moments", (str(path),))
 
 
 def test_error_lists_missing_files_and_searched_folders(tmp_path: Path) -> None:

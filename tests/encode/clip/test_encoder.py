@@ -450,9 +450,9 @@ def test_unsupported_preprocessing_is_rejected(preprocess: dict[str, Any]) -> No
 def test_both_encoders_agree_on_a_plain_model(model: Any) -> None:
     tokenizer = open_clip.get_tokenizer(TINY)
     foreign = OpenClipEncoder("tiny", model, tokenizer, device=CPU, dtype=torch.float32)
-    own = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32)
-    assert_same_embeddings(*(encoder.encode_frames([draw_frames(3)], tokens=True) for encoder in (foreign, own)))
-    for text, other in zip(foreign.encode_text(TEXTS), own.encode_text(TEXTS), strict=True):
+    native = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32)
+    assert_same_embeddings(*(encoder.encode_frames([draw_frames(3)], tokens=True) for encoder in (foreign, native)))
+    for text, other in zip(foreign.encode_text(TEXTS), native.encode_text(TEXTS), strict=True):
         np.testing.assert_allclose(text.sentence, other.sentence, atol=1e-5)
         np.testing.assert_allclose(text.words, other.words, atol=1e-5)
 

@@ -102,8 +102,8 @@ def encode(tower: VisionTower, images: Tensor) -> tuple[Tensor, list[Sequence]]:
         ]
         if len(sequences) > 1:
             prompts_in = exchange(prompts_in, num)
-        for sequence, rows, stop, own in zip(sequences, normed, stops, prompts_in, strict=True):
-            seen = torch.cat([rows[:stop], torch.stack(list(own.values()))])
+        for sequence, rows, stop, prompt_rows in zip(sequences, normed, stops, prompts_in, strict=True):
+            seen = torch.cat([rows[:stop], torch.stack(list(prompt_rows.values()))])
             update, keys = block.attn(seen[None], bias=sequence.bias())
             sequence.fill(sequence.rows() + update[0])
             metric = list(keys[0].mean(dim=0)[len(sequence.classes) : stop])

@@ -62,8 +62,8 @@ def naive_view(trunk: Trunk, joined: int, per_video: int, num_frames: int, back:
     stop, views = trunk.x.shape[1] - back, []
     for start in range(0, len(trunk.x), per_video):
         for frame in range(num_frames):
-            row, own = start + frame // joined, frame % joined
-            order = [own, *(token for token in range(stop) if token != own)]
+            row, class_token = start + frame // joined, frame % joined
+            order = [class_token, *(token for token in range(stop) if token != class_token)]
             mask = torch.tensor([trunk.mask is None or bool(trunk.mask[row, token]) for token in order])
             sizes = [1.0 if trunk.sizes is None else float(trunk.sizes[row, token]) for token in order]
             views.append(
@@ -140,9 +140,9 @@ def test_encoder_layers_equal_open_clip(other: Any) -> None:
     np.testing.assert_array_equal(actual.times, frames.times)
     assert actual.sizes is None
     assert actual.masks is None
-    for layer, own in zip(actual.layers, expected, strict=True):
+    for layer, wanted in zip(actual.layers, expected, strict=True):
         assert layer.dtype == np.float32
-        check_close(torch.from_numpy(layer), own)
+        check_close(torch.from_numpy(layer), wanted)
 
 
 @torch.no_grad()
@@ -180,8 +180,8 @@ def test_tokens_equal_loops(schedule: MergeSchedule | None, prompts: PromptShape
             back = 2 * joined if prompts else 0
             expected = naive_view(trunk, joined, padded // joined, num_frames, back)
             assert view.tokens.shape[:2] == (2, num_frames)
-            for index, own in enumerate(expected):
-                for tensor, right in zip(view, own, strict=True):
+            for index, naive_tokens in enumerate(expected):
+                for tensor, right in zip(view, naive_tokens, strict=True):
                     assert torch.equal(tensor.flatten(0, 1)[index], right)
 
 

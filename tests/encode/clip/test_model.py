@@ -62,9 +62,9 @@ def test_a_model_round_trips(card: Card, tmp_path: Path) -> None:
     loaded = load_model(path, read_back)
     assert torch.equal(torch.random.get_rng_state(), drawn), "loading draws no random number"
     assert not loaded.training
-    own, other = model.state_dict(), loaded.state_dict()
-    assert own.keys() == other.keys()
-    assert all(torch.equal(own[name], other[name]) for name in own)
+    weights, other = model.state_dict(), loaded.state_dict()
+    assert weights.keys() == other.keys()
+    assert all(torch.equal(weights[name], other[name]) for name in weights)
     images = make_images(12)
     frames = model.vision(images, num_frames=12).frames
     assert torch.equal(loaded.vision(images, num_frames=12).frames, frames)

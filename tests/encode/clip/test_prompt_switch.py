@@ -39,10 +39,10 @@ def naive_aggregate(attention: Attention, classes: Tensor, prompts: Tensor, clip
         keys, values = ([weights[n] @ prompt + biases[n] for prompt in memory] for n in (1, 2))
         seen = torch.zeros(width)
         for head in range(attention.heads):
-            own = slice(head * size, (head + 1) * size)
-            logits = torch.stack([query[own] @ key[own] * size**-0.5 for key in keys])
+            head_slice = slice(head * size, (head + 1) * size)
+            logits = torch.stack([query[head_slice] @ key[head_slice] * size**-0.5 for key in keys])
             for weight, value in zip(torch.softmax(logits, dim=0), values, strict=True):
-                seen[own] += weight * value[own]
+                seen[head_slice] += weight * value[head_slice]
         rows.append(row + attention.out_proj(seen))
     return torch.stack(rows)
 

@@ -262,9 +262,9 @@ def test_merged_tokens_stand_for_all_patches_of_their_frame(model: Path) -> None
     twice = repeat_frames(embedding, np.array([0, 0, 2]), np.arange(3.0))
     assert embedding.layers is not None
     assert twice.layers is not None
-    for own, repeated in zip(embedding.layers.sizes or (), twice.layers.sizes or (), strict=True):
-        np.testing.assert_array_equal(own.sum(1), 1 + VISION.num_patches)
-        np.testing.assert_array_equal(repeated, own[[0, 0, 2]])
+    for sizes, repeated in zip(embedding.layers.sizes or (), twice.layers.sizes or (), strict=True):
+        np.testing.assert_array_equal(sizes.sum(1), 1 + VISION.num_patches)
+        np.testing.assert_array_equal(repeated, sizes[[0, 0, 2]])
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def make_ucofia() -> tuple[dict[str, Tensor], ClipModel]:
     vision, text = replace(VISION, quick_gelu=True), replace(TEXT, quick_gelu=True)
     model = ClipModel(Card("ucofia", "ViT-32-8", vision, text, token_shift=True)).eval()
     stir(model)
-    names = {own: f"clip.{published}" for published, own in OPEN_CLIP.items()}
+    names = {name: f"clip.{published}" for published, name in OPEN_CLIP.items()}
     state = {translate(name, names) or name: weight.half() for name, weight in model.state_dict().items()}
     aligner = {"patch_selection.linear.weight": torch.zeros(3), "frame_position_embeddings.weight": torch.zeros(4, 2)}
     return {**state, **aligner}, model
@@ -107,10 +107,10 @@ def test_an_aligners_clip_converts_without_the_aligner(source: str) -> None:
     model = convert_state_dict(state, source, heads=HEADS)
     assert model.card == replace(expected.card, sampling=Sampling(64 if source == "ucofia" else 12, rule="clip4clip"))
     assert model.vision.token_shift == (source == "ucofia")
-    own = model.state_dict()
-    assert own.keys() == expected.state_dict().keys()
+    weights = model.state_dict()
+    assert weights.keys() == expected.state_dict().keys()
     for name, weight in expected.state_dict().items():
-        assert torch.equal(own[name], weight.half().float()), name
+        assert torch.equal(weights[name], weight.half().float()), name
     images = make_images(6)
     frames = model.vision(images, num_frames=3).frames
     assert frames.dtype == torch.float32
@@ -122,11 +122,11 @@ def test_an_aligners_clip_converts_without_the_aligner(source: str) -> None:
 @torch.no_grad()
 def test_open_clip_states_convert() -> None:
     state, expected = make_ucofia()
-    own = {name.removeprefix("clip."): weight for name, weight in state.items() if name.startswith("clip.")}
+    clip_weights = {name.removeprefix("clip."): weight for name, weight in state.items() if name.startswith("clip.")}
     card = replace(expected.card, method="clip", token_shift=False)
-    assert from_open_clip({**own, "attn_mask": torch.zeros(2)}, card).card == card
+    assert from_open_clip({**clip_weights, "attn_mask": torch.zeros(2)}, card).card == card
     with pytest.raises(EncoderError, match=r"2 weights unknown: other, visual.more"):
-        from_open_clip({**own, "visual.more": torch.zeros(1), "other": torch.zeros(1)}, card)
+        from_open_clip({**clip_weights, "visual.more": torch.zeros(1), "other": torch.zeros(1)}, card)
 
 
 @pytest.mark.parametrize(

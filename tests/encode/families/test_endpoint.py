@@ -82,7 +82,9 @@ def test_what_an_ended_endpoint_had_encoded_stays(tmp_path: Path) -> None:
         write_film(tmp_path / f"films/{colour}.mp4", (colour, 2))
     name = "endpoint:{}?model=colours&size=32"
     with (
-        run_endpoint(lambda request, number: embed_all(request) if number < 3 else Reply(b"", 404)) as server,
+        run_endpoint(
+            lambda request, request_index: embed_all(request) if request_index < 3 else Reply(b"", 404)
+        ) as server,
         Engine.open(tmp_path / "index", encoder=name.format(server.url)) as engine,
         pytest.raises(EndpointError, match="answered 404"),
     ):

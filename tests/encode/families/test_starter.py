@@ -177,11 +177,11 @@ def test_a_missing_file_is_reported() -> None:
 def naive_contrast(texts: np.ndarray, frames: np.ndarray, lines: Sequence[int]) -> float:
     """Return how surely each text finds its own frame and each frame its text, sentences of one line left out."""
     total = 0.0
-    for own in range(len(texts)):
-        others = [row for row in range(len(texts)) if row == own or lines[row] != lines[own]]
-        for cosines in (frames[others] @ texts[own], texts[others] @ frames[own]):
+    for text_index in range(len(texts)):
+        others = [row for row in range(len(texts)) if row == text_index or lines[row] != lines[text_index]]
+        for cosines in (frames[others] @ texts[text_index], texts[others] @ frames[text_index]):
             odds = np.exp(cosines / 0.05)
-            total -= np.log(odds[others.index(own)] / odds.sum()) / len(texts)
+            total -= np.log(odds[others.index(text_index)] / odds.sum()) / len(texts)
     return total
 
 
@@ -191,8 +191,10 @@ def test_the_tool_brings_sentences_to_frames_of_their_classes(
     """Classes that are neighbours in no text are learned from sentences: made up words name them."""
     tool, rng = load_tool("build_weights"), np.random.default_rng(0)
     words = ["vo zimplar", "a gurnish blat", "the quorn of fleem", "dax mib", "one snorple", "trissel hob"]
-    rows = [{"classes": [number], "texts": [text]} for number, text in enumerate(words)]
-    rows += [{"classes": [number, number + 1], "texts": [f"{words[number]} film"]} for number in range(5)]
+    rows = [{"classes": [class_index], "texts": [text]} for class_index, text in enumerate(words)]
+    rows += [
+        {"classes": [class_index, class_index + 1], "texts": [f"{words[class_index]} film"]} for class_index in range(5)
+    ]
     (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(tool, "CAPTIONS", tmp_path / "captions.jsonl")
     monkeypatch.setattr(tool, "BATCH", 8)

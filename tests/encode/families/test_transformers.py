@@ -233,8 +233,8 @@ def test_an_index_hears_each_segment(folders: Mapping[str, Path], tmp_path: Path
     spans = rows.times[[path == str(heard) for path in rows.paths]]
     for (start, end), vector in zip(spans, by_path[str(heard)], strict=True):
         frames = read_frames(str(heard), times=np.arange(start + 0.5, end, 1.0), resize=encoder.resize)
-        own = sound[round(start * rate) : round(end * rate)]
-        expected = encoder.encode_frames([replace(frames, sound=own)])[0].video
+        segment_sound = sound[round(start * rate) : round(end * rate)]
+        expected = encoder.encode_frames([replace(frames, sound=segment_sound)])[0].video
         np.testing.assert_allclose(vector, expected, atol=2e-3)  # stored as float16
 
 

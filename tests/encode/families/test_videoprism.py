@@ -86,8 +86,8 @@ SINGLE = {
     "text_model.layernorm.weight": "text_encoder/unimodal_ln/scale",
     "text_model.layernorm.bias": "text_encoder/unimodal_ln/bias",
     **{
-        own.replace("attention", "video_model.head"): theirs.replace("self_attention", f"{POOLER}/pooling_attention")
-        for own, theirs in NAMES[:8]
+        ours.replace("attention", "video_model.head"): theirs.replace("self_attention", f"{POOLER}/pooling_attention")
+        for ours, theirs in NAMES[:8]
     },
 }
 
@@ -95,11 +95,11 @@ SINGLE = {
 def write_npz(model: Any, path: Path) -> dict[str, Any]:
     """Write a model as VideoPrism is released: a stack of layers is one array."""
     state = {name: value.numpy() for name, value in model.state_dict().items()}
-    arrays = {f"params/{theirs}": to_jax(own, state[own]) for own, theirs in SINGLE.items()}
-    for theirs, own in STACKS.items():
-        count = len({name.removeprefix(f"{own}.").split(".")[0] for name in state if name.startswith(f"{own}.")})
+    arrays = {f"params/{theirs}": to_jax(ours, state[ours]) for ours, theirs in SINGLE.items()}
+    for theirs, stack in STACKS.items():
+        count = len({name.removeprefix(f"{stack}.").split(".")[0] for name in state if name.startswith(f"{stack}.")})
         for weight, name in NAMES:
-            layers = [to_jax(weight, state[f"{own}.{layer}.{weight}"]) for layer in range(count)]
+            layers = [to_jax(weight, state[f"{stack}.{layer}.{weight}"]) for layer in range(count)]
             arrays[f"params/{theirs}/{name}"] = np.stack(layers)
     np.savez(path, **arrays)
     return arrays

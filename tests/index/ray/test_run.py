@@ -211,9 +211,9 @@ def test_hostile_files_and_copies_are_as_on_threads(nodes: Nodes, films: Path, m
     folder.mkdir()
     good = shutil.copy(films / "0.mp4", folder / "good.mp4")
     make_hostile_files(folder, Path(good))
-    for number in range(3):
-        shutil.copy(good, folder / f"copy {number}.mp4")
-        shutil.copy(folder / "text.mp4", folder / f"text {number}.mp4")
+    for copy_index in range(3):
+        shutil.copy(good, folder / f"copy {copy_index}.mp4")
+        shutil.copy(folder / "text.mp4", folder / f"text {copy_index}.mp4")
     (folder / "not utf-8 \udce9.mp4").write_bytes((films / "1.mp4").read_bytes())
     expected = open_engine(tmp_path / "whole", model).index([folder])
     report = open_engine(tmp_path / "index", model).index([folder], run=on_ray(nodes))
