@@ -91,3 +91,18 @@ def test_a_damaged_vector_is_skipped_once(tmp_path: Path, caplog: pytest.LogCapt
         (message,) = caplog.messages
         assert "cannot be searched" in message
         assert "row 0 is damaged" in message
+
+
+@pytest.mark.parametrize(("name", "damaged"), [("frames.f16", 1), ("tokens.bin", 2)])  # segment 1 has no tokens
+def test_a_segment_with_a_damaged_frame_or_token_is_skipped_once(
+    tmp_path: Path, name: str, damaged: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with create(tmp_path) as store:
+        index_all(store, 2)
+        damage(tmp_path / "features" / name, 3)
+        ids = store.searchable()
+        for _ in range(2):
+            assert store.features.read(ids).ids.tolist() == [key for key in ids.tolist() if key != damaged]
+        (message,) = caplog.messages
+        assert "is skipped" in message
+        assert name in message

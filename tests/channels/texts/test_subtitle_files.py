@@ -137,8 +137,8 @@ def test_repeats_are_joined() -> None:
 
 
 def test_times_of_a_few_digits() -> None:
-    found = parse_subtitles(b"1\n00:01,5 --> 1:00:02.25\nshort\n", ".srt")
-    assert [(text.start, text.end) for text in found.texts] == [(1.5, 3602.25)]
+    found = parse_subtitles(b"1\n02:01,5 --> 1:03:02.25\nshort\n", ".srt")
+    assert [(text.start, text.end) for text in found.texts] == [(121.5, 3782.25)]
     found = parse_subtitles(b"1\n99999:00:00,000 --> 99999:00:01,000\nfar\n", ".srt")
     assert found.texts == []
     assert "line 2 has no valid times" in found.problems[0]
