@@ -612,6 +612,24 @@ def test_damaged_tokens_are_detected_and_packed_again(tmp_path: Path) -> None:
     assert read_tokens(tmp_path / "index") == before
 
 
+def test_a_file_that_exists_again_is_read_if_its_segments_were_lost_meanwhile(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "films" / "a.mp4", ("red", 3))
+    write_film(tmp_path / "films" / "b.mp4", ("blue", 3))
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        engine.index([tmp_path / "films"])
+    film.rename(tmp_path / "a.mp4")
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        assert engine.index([tmp_path / "films"]).missing == 1
+    damage(tmp_path / "index" / "features" / "video.f16", 0)
+    damage(tmp_path / "index" / "features" / "video.f16", -1)
+    with Store.open(tmp_path / "index", write=True) as store:
+        store.upkeep.verify(repair=True)
+    (tmp_path / "a.mp4").rename(film)
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        assert engine.index([tmp_path / "films"]).encoded == 2
+        assert len(engine.search("red", k=5)) == 2
+
+
 def test_run_ends_after_its_threads_when_it_is_interrupted(tmp_path: Path) -> None:
     """Python 3.11 takes a thread for ended once an interrupt has ended a call of its ``join``."""
     ended = list[bool]()

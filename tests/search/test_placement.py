@@ -70,6 +70,15 @@ def test_placements_are_valid_and_best_first(
             assert overlapping or placement.start >= other.end or placement.end <= other.start
 
 
+@given(STEPS, GAPS)
+def test_overlapping_placements_are_the_best_that_end_with_each_last_span(
+    steps: Sequence[Rows], gaps: Sequence[float | None]
+) -> None:
+    found = iterate_placements([make_spans(rows) for rows in steps], gaps, overlapping=True)
+    scores = [place_naively([*steps[:-1], [row]], gaps) for row in steps[-1]]
+    assert sorted(each.score for each in found) == sorted(score for score in scores if score is not None)
+
+
 @given(STEPS)
 def test_next_placement_is_the_best_beside_the_first(steps: Sequence[Rows]) -> None:
     gaps = [None] * len(steps)
