@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Barrier
@@ -15,7 +16,7 @@ from tests.fakes import ColourEncoder, PatchEncoder, write_film, write_mosaic
 from tests.index.samples import read_contents, read_states
 from vidret.engine import Engine
 from vidret.errors import DecodeError
-from vidret.index.stages import SEGMENTS_AT_ONCE, EncodingThreads
+from vidret.index.stages import SEGMENTS_AT_ONCE, EncodingThreads, encode_segments
 from vidret.types import Frames, SegmentEmbedding
 from vidret.video.sampling import SampledFrames
 from vidret.video.shots.segments import DecodedSegment
@@ -155,6 +156,19 @@ def test_a_missing_embedding_is_an_error() -> None:
     """Else the run would wait for it without end."""
     with EncodingThreads([lambda _batch: []], at_once=1) as threads, pytest.raises(ValueError, match="shorter"):
         threads.submit(SEGMENT).result(timeout=10)
+
+
+class AloneColours(ColourEncoder):
+    encodes_frames_alone = True
+
+
+@pytest.mark.parametrize(("encoder", "num_encoded"), [(ColourEncoder(), 3), (AloneColours(), 1)])
+def test_a_picture_of_several_samples_is_encoded_once_if_others_do_not_count(
+    encoder: ColourEncoder, num_encoded: int
+) -> None:
+    shared = replace(SEGMENT, times=np.arange(3.0), rows=np.zeros(3, np.int64))
+    (embedding,) = encode_segments(encoder, [shared], pack=None, tokens=False)
+    assert (encoder.num_frames, len(embedding.frames)) == (num_encoded, 3)
 
 
 def test_segments_of_one_film_are_encoded_on_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
