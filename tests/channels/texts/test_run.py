@@ -34,6 +34,7 @@ from vidret.channels.texts.run import (
 from vidret.encode.sentences import DIM, SentenceEncoder, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError, StoreError, VidretError
+from vidret.index.run_state import RunState
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
@@ -315,6 +316,25 @@ def test_a_model_that_does_not_exist_is_not_remembered(tmp_path: Path, monkeypat
                 engine.index([film], words=WordsOptions(speech_model="tinny.en"))
             assert read_options(tmp_path / "index") == known
             engine.index([film], words=WordsOptions(sources=("subtitles",)))
+
+
+def test_a_run_that_stops_over_words_keeps_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = note_calls(monkeypatch, RunState, "plan", lambda run_state, _files: run_state)
+    add = ContentWords.add
+
+    def stop(words: ContentWords, message: ReadTexts, vectors: Any = None) -> None:
+        add(words, message, vectors)
+        runs[0].stop.set()
+
+    film = write_worded(tmp_path / "films" / "a.mp4", ("", 5.0))
+    write_sidecar(film, "hello there")
+    with Engine(tmp_path / "index", ColourEncoder()) as engine, monkeypatch.context() as patch:
+        patch.setattr(ContentWords, "add", stop)
+        engine.index([film.parent], words=SUBTITLES_ONLY)
+        assert [hit.path for hit in engine.search("black", k=1)] == [str(film)]
+    with Engine(tmp_path / "index", UnusedEncoder()) as engine:
+        engine.index([film.parent], words=SUBTITLES_ONLY)
+    assert read_words(tmp_path / "index")["subtitles"][0].complete
 
 
 def test_a_crash_over_words_spares_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
