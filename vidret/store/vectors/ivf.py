@@ -52,7 +52,7 @@ R = TypeVar("R")
 class Shard:
     """An immutable inverted file (IVF) index, memory-mapped from a file written by ``build_shard``.
 
-    On Windows it is read into memory: FAISS can map no lists there.
+    On Windows it is read into memory, since FAISS cannot map lists there.
 
     Kind ``ivf`` has exact values; scores of the other kinds are estimates to be refined.
     """
@@ -240,7 +240,7 @@ def search_lists(
     options: Mapping[str, Any],
     num_parts: int,
 ) -> SearchResult:
-    """Search the lists nearest to each query in a few parts, which may be searched at the same time."""
+    """Search the lists nearest to each query, divided into ``num_parts``, which may run at the same time."""
     f = load_faiss()
     queries, shape = np.ascontiguousarray(queries), (len(queries), num_results)
 

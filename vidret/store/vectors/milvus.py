@@ -245,7 +245,7 @@ class MilvusVectors:
         self._record(Pushed(held, held))
 
     def _push_batch(self, collection: Collection, ids: Ids) -> Ids:
-        """Push the segments that can be read, and return their ids; a killed run may have pushed others."""
+        """Push the segments that can be read, return their ids, and delete others that a killed run pushed."""
         kept, vectors = self._epochs.intact_vectors(ids)
         owners = self._catalog.snapshots.current().owners(kept).tolist()
         rows = [{"id": key, "video": video} for key, video in zip(kept.tolist(), owners, strict=True)]
@@ -258,7 +258,7 @@ class MilvusVectors:
         return kept
 
     def _read_words(self, ids: Ids) -> dict[int, str]:
-        """Return the stems of texts, as the full-text index has them."""
+        """Return the stems of each text, joined by spaces, by id."""
         self._stemmer = self._stemmer or Stemmer()
         texts = self._catalog.texts.read_words(ids)
         words = [" ".join(stems).encode()[:WORDS_BYTES] for stems in self._stemmer.stems(list(texts.values()))]

@@ -149,7 +149,7 @@ class Collection:
         return exists
 
     def create(self, *, with_texts: bool = False) -> None:
-        """Create the collection, empty; that of texts has a full-text index if Milvus supports one."""
+        """Create an empty collection; with texts, it has a full-text index if Milvus supports one."""
         reason = ""
         for analyzer in ANALYZERS if with_texts else ():
             try:

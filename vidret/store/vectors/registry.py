@@ -45,7 +45,7 @@ def open_vectors(location: VectorLocation, options: VectorOptions) -> VectorInde
 
 
 def _find(address: str, folder: Path) -> tuple[VectorStore, str]:
-    """Return the vector store with an address, and the address in its normal form."""
+    """Return the vector store of an address, and the address in its normal form."""
     for store in STORES:
         if (normal := store.normalise(address, folder)) is not None:
             return store, normal

@@ -83,7 +83,7 @@ class Shards:
     # Updating
 
     def load(self, folder: Path, manifest: Manifest, bits: Bits | None) -> None:
-        """Load the saved files that are intact; ``bits`` are their ids, None to list them.
+        """Load the saved files that are intact; ``bits`` are their ids, None to read them from the files.
 
         Open files are kept, since files never change.
         """
@@ -196,7 +196,7 @@ class Shards:
             factor, minimum = REFINED.get(shard.entry.kind, (1, 0))
             return shard.search(queries, max(factor * k, minimum), id_filter, everywhere=everywhere)
 
-        in_turn = len(queries) > 1  # FAISS searches for many queries in threads of its own
+        in_turn = len(queries) > 1  # FAISS searches for many queries on its own threads
         searched = list(map(search, held.shards)) if in_turn else map_parts(search, held.shards)
         results = [flat.search(queries, k, id_filter) for flat in held.flats]
         results += [result for shard, result in zip(held.shards, searched, strict=True) if not shard.coarse]
@@ -266,7 +266,7 @@ def choose_rebuilt(shards: Sequence[ShardSize], num_loose: int, kind: str, ivf_f
 
 
 def choose_kind(num_vectors: int, dim: int, memory: int | None) -> str:
-    """Return the finest kind of shard that fits in ``memory`` bytes, if none does the coarsest, with a warning.
+    """Return the finest kind of shard that fits in ``memory`` bytes; if none does, the coarsest, with a warning.
 
     Without a limit, return the fastest kind, which finds the same segments after exact refinement.
     """
