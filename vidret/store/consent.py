@@ -1,7 +1,7 @@
-"""The user's consent to things outside an index that it uses: a model that it names, a server of its vectors.
+"""The user's consent to the models and servers that an index names, and that are not part of it.
 
-An index may come from anybody, so whatever it names is used only once the user has named it too, or built the index
-with it. Consent is stored outside of the index, by the index's path.
+An index may come from anybody, so its models and servers are used only once the user has named them too, or built the
+index with them. Consent is stored outside of the index, by the index's path.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ def is_allowed(index: str | os.PathLike[str], name: str) -> bool:
 
 
 def check_allowed(index: str | os.PathLike[str], name: str, *, option: str) -> None:
-    """Check that an index may use the model or server of a name; ``option`` is the option by which users give it.
+    """Check that an index may use the model or server of a name; ``option`` is the option that takes the name.
 
     Raises:
         StoreError: It may not.
@@ -48,7 +48,7 @@ def check_allowed(index: str | os.PathLike[str], name: str, *, option: str) -> N
 
 
 def _locate(index: str | os.PathLike[str], name: str) -> Path:
-    """Return the path of the file whose existence means that an index may use a name."""
+    """Return the path of the file that records the consent, and exists only with it."""
     state = find_user_folder("XDG_STATE_HOME", "~/.local/state")
     key = os.fsencode(os.path.realpath(index)) + b"\n" + os.fsencode(name)
     return state / "vidret" / "allowed" / hashlib.blake2b(key, digest_size=16).hexdigest()

@@ -60,14 +60,14 @@ class RowFile:
         return mapped[start:stop]
 
     def read(self, start: int, num_rows: int, checksum: int, what: str = "rows from {} are") -> Rows | Bytes:
-        """Return rows without copying that match their checksum; ``what`` is the beginning of the error for others."""
+        """Return verified rows without copying; ``what`` is the beginning of the error for damaged ones."""
         rows = self.view(start, start + num_rows)
         if checksum_array(rows) != checksum:
             raise StoreError(f"{self.path}: {what.format(start)} damaged (checksum); {REPAIR}")
         return rows
 
     def read_all(self, starts: Numbers, lengths: Numbers, checksums: Numbers) -> list[Rows | Bytes]:
-        """Return many pieces as ``read`` does, each given by its first row and its number of rows."""
+        """Return many pieces of verified rows, each given by its first row and its number of rows; see ``read``."""
         ends = starts + lengths
         rows = self.view(0, int(ends.max(initial=0)))
         pieces = [rows[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
@@ -221,7 +221,7 @@ def feature_paths(folder: Path, epoch: int) -> tuple[Path, Path, Path]:
     """Return the paths of an epoch's files: video.f16, frames.f16 and tokens.bin, then video.1.f16 and so on.
 
     Raises:
-        StoreError: The epoch is no number, as in a catalog that was not written by vidret.
+        StoreError: The epoch is not a number, as in a catalog that vidret did not write.
     """
     if not isinstance(epoch, int) or epoch < 0:
         raise StoreError(f"{folder}: epoch must be a number, got {epoch!r}")

@@ -15,14 +15,14 @@ from vidret.errors import StoreError
 CATALOG, FEATURES, VECTORS, LOCK = "catalog.sqlite", "features", "vectors", "writer.lock"
 TEXTS = "words"  # an index of its texts
 MILVUS_FILE = "vectors.milvus.db"  # a folder in which Milvus has its own files
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # a Path keeps one of two slashes
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # a Path drops one of two slashes
 
 
 def check_folder(path: str | os.PathLike[str]) -> Path:
     """Return the path of an index folder.
 
     Raises:
-        StoreError: It is a URL, for SQLite and memory-mapped files need a file system; or a file.
+        StoreError: The path is a file, or a URL: SQLite and memory-mapped files need a file system.
     """
     folder = Path(path)
     if ADDRESS.match(str(folder)) and not Path(folder.parts[0]).exists():
@@ -36,8 +36,8 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
 def check_entries(folder: Path, *, deep: bool = True) -> None:
     """Check that a folder holds only files and folders, before any of them is written or deleted.
 
-    A foreign index could otherwise lead out of its folder by a link, or block forever by a pipe. Subfolders, such as
-    that of many thousands of thumbnails, are checked too if ``deep``.
+    A foreign index could otherwise lead out of its folder by a link, or block forever by a pipe. ``deep`` includes
+    subfolders, such as that of many thousands of thumbnails.
 
     Raises:
         StoreError: It holds something else, or may not be read.
@@ -54,7 +54,7 @@ def check_entries(folder: Path, *, deep: bool = True) -> None:
 
 
 def read_place(folder: Path) -> tuple[int, int]:
-    """Return the device and inode of a folder's catalog: one that replaces it differs while the first is open.
+    """Return the device and inode of a folder's catalog; those of a replacement differ while the first one is open.
 
     Raises:
         StoreError: There is none, or it may not be read.

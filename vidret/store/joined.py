@@ -38,7 +38,7 @@ from vidret.types import ALL_VIDEOS, Filters, Segment, ShotChange
 
 STRIDE = 1 << 33  # more than the ids of one index
 ONE_INDEX = "several indexes are searched as one; open only one of them for anything else"
-Copies = Mapping[int, Sequence[int]]  # all ids of a content that several indexes have, by each of them
+Copies = Mapping[int, Sequence[int]]  # all ids of a content that several indexes have, by each of these ids
 
 Matches = tuple[Mapping[int, Set[int]], Mapping[int, Set[int]]]
 
@@ -53,14 +53,14 @@ class SearchedTogether:
 
 
 class JoinedIds:
-    """Translates ids of joined indexes to those of the open indexes, which are numbered."""
+    """Translates the ids of joined indexes to the number of an index and the id there."""
 
     def __init__(self, indexes: Mapping[int, Store]) -> None:
         self.indexes, self.dim = indexes, next(iter(indexes.values())).dim
         self._known: tuple[object, Copies, dict[Filters, Matches]] = None, {}, {}
 
     def _read(self) -> tuple[Copies, dict[Filters, Matches]]:
-        """Return the copies in several indexes now, and the cached matches among them."""
+        """Return the present copies, and the cache of their matches."""
         snapshots = {index_number: index.snapshot() for index_number, index in self.indexes.items()}
         position = tuple(snapshot.position for snapshot in snapshots.values())
         known = self._known
@@ -91,7 +91,7 @@ class JoinedIds:
         return name
 
     def list_copies(self, videos: Iterable[int]) -> dict[int, list[int]]:
-        """Return the ids of some videos and their copies in each index."""
+        """Return the ids, in each index, of some videos and their copies."""
         local_ids: dict[int, list[int]] = {index_number: [] for index_number in self.indexes}
         copies = self.copies
         for key in (key for video in videos for key in copies.get(video, (video,))):
@@ -117,7 +117,7 @@ class JoinedIds:
         return self._match(filters)[1]
 
     def _match(self, filters: Filters) -> Matches:
-        """Return the copies in each index that another index returns instead, and those that match only elsewhere."""
+        """Return the copies in each index that another index returns instead, and those that match only in another."""
         copies, known = self._read()
 
         def find() -> Matches:
@@ -152,7 +152,7 @@ def _find_copies(snapshots: Mapping[int, Snapshot]) -> Copies:
     return copies
 
 
-MEASURED = ("scale.", "background", "whitening", f"{CALIBRATION}.", PROBABILITIES)  # of the videos of one index
+MEASURED = ("scale.", "background", "whitening", f"{CALIBRATION}.", PROBABILITIES)  # on the videos of one index
 
 
 class JoinedTable(SearchedTogether):
@@ -277,7 +277,7 @@ class JoinedMetadata(JoinedTable, Metadata):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JoinedSelection(Selection):
-    """Searchable segments of several indexes, by the numbers of these."""
+    """The searchable segments of several indexes: a selection of each, by its number, in ``parts``."""
 
     parts: Mapping[int, Selection] = field(default_factory=dict)
 
@@ -300,7 +300,7 @@ class JoinedSelection(Selection):
 class JoinedStore(SearchedTogether, Store):
     """Several numbered indexes as one, for any number of readers.
 
-    A video that several indexes have is one video with the paths of all.
+    A video of several indexes is one video with the paths of all.
     """
 
     def __init__(self, indexes: Mapping[int, Store]) -> None:
@@ -443,5 +443,5 @@ def open_indexes(paths: Sequence[Path], *, device: str) -> Store:
     with ExitStack() as stack:
         indexes = [stack.enter_context(Store.open(path, device=device)) for path in paths]
         store = JoinedStore(dict(enumerate(indexes))) if len(indexes) > 1 else indexes[0]
-        stack.pop_all()  # it closes them
+        stack.pop_all()  # the store closes them
     return store

@@ -1,4 +1,4 @@
-"""Lookup of videos by path or the end of one, and reading of their stored vectors, shots and counts of facts."""
+"""Lookup of videos by id, path or the end of a path, and reading of their vectors, shots and counts of facts."""
 
 import difflib
 import os
@@ -32,7 +32,7 @@ def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
         NotFoundError: The index does not have it, or its file is missing.
         VidretError: Several videos have paths with that ending.
     """
-    if isinstance(video, int | np.integer):  # as ``Embeddings`` has them
+    if isinstance(video, int | np.integer):  # ``Embeddings`` has NumPy's integers
         return store.videos.get(int(video)).id
     typed = read_video_name(video)
     record = store.files.get(absolute_path(typed))
@@ -46,7 +46,7 @@ def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
 
 
 def read_video_name(video: object) -> str:
-    """Return a path, or the end of one, with slashes; raise OptionError for anything else but an id."""
+    """Return a path, or the end of one, with slashes; raise ``OptionError`` for any other value."""
     name = os.fspath(video) if isinstance(video, str | os.PathLike) else None
     if not isinstance(name, str) or not name:
         raise OptionError(f"video must be an id, a path or the end of one, got {video!r:.60}")
@@ -125,7 +125,7 @@ BATCH = 4096  # segments that are read together
 def read_embeddings(store: "Store", level: EmbeddingLevel = "segment", filters: Filters = ALL_VIDEOS) -> Embeddings:
     """Read the vectors of the searchable videos that match, in the order of their paths and times.
 
-    A segment's vector is the mean of those of its frames. Damaged segments are left out, with a note in the log.
+    A segment's vector is the mean of those of its frames. Damaged segments are left out, with a warning.
     """
     if level not in get_args(EmbeddingLevel):
         raise OptionError(f"level must be segment or frame, got {level}")
@@ -169,23 +169,23 @@ def read_shots(store: "Store", video_id: int) -> list[Shot]:
 
 
 def spread_evenly(num_rows: int, limit: int) -> Int64[np.ndarray, " row"]:
-    """Return the indices of ``limit`` rows that are evenly spread, or of all rows if they are no more."""
+    """Return the indices of ``limit`` evenly spread rows, or of all rows if there are fewer."""
     return np.unique(np.linspace(0, max(num_rows - 1, 0), min(num_rows, limit)).astype(np.int64))
 
 
 def find_middles(store: "Store", ids: Int64[np.ndarray, " segment"]) -> dict[int, tuple[int, float]]:
-    """Return the video and the middle, in seconds, of the segments by id that are intact."""
+    """Return the video and the middle in seconds of each intact segment, by id."""
     segments = store.read_segments(ids)
     return {key: (segment.video, (segment.start + segment.end) / 2) for key, segment in segments.items()}
 
 
 def find_cuts(store: "Store", video_id: int) -> tuple[float, ...]:
-    """Return the times in seconds at which a new shot begins, rising; in the middle of gradual changes."""
+    """Return the ascending times of a video's shot changes in seconds; of a gradual change, its middle."""
     return tuple((change.start + change.end) / 2 for change in store.shots.of_video(video_id))
 
 
 def list_shots(changes: Iterable[ShotChange], start: float, end: float) -> list[Shot]:
-    """Return the shots between changes of shot, which ascend, in a video from ``start`` to ``end`` seconds."""
+    """Return the shots between ascending shot changes, in a video from ``start`` to ``end`` seconds."""
     shots = []
     begins_with: ShotKind | None = None
     for change in takewhile(lambda change: change.start < end, changes):
@@ -211,7 +211,7 @@ class MomentCounts:
 
 
 def count_moments(store: "Store") -> MomentCounts:
-    """Count the files that are kept for the grounding heads of an index."""
+    """Count the videos of an index that are prepared for its grounding heads."""
     paths = list((store.path / MOMENTS).glob(f"*/{KEPT}/*{PROJECTED}"))
     contents = store.find_contents(path.stem for path in paths)
     num_videos, seconds, num_bytes = 0, 0.0, 0
@@ -256,7 +256,7 @@ class Facets:
 
 
 def count_facets(snapshot: "Snapshot", filters: Filters, *, utc_offset_s: float = 0.0) -> Facets:
-    """Return the facets of the videos that match; local days begin ``utc_offset_s`` before those of UTC.
+    """Return the facets of the videos that match; local time is ``utc_offset_s`` ahead of UTC.
 
     A video with several files counts once, with its first one.
     """

@@ -213,7 +213,7 @@ class StoreInfo:
     ``files`` counts files by state, ``searchable`` segments that searches may return, ``with_tokens`` segments with
     tokens of an aligner. ``vectors`` is the kind of the saved vectors, ``memory`` their limit in bytes, ``store`` their
     location: ``faiss`` or the address of a Milvus. ``segment_rule`` is how films are cut: ``shots`` or ``grid``.
-    ``sampling`` is which frames of a new video are decoded for that. ``imported`` counts videos whose vectors another
+    ``sampling`` is the choice of frames to decode for that. ``imported`` counts videos whose vectors another
     program made.
     """
 

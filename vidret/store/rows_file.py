@@ -1,6 +1,6 @@
-"""Files of an index beside its catalog, with rows of one kind, which are replaced as a whole.
+"""JSON files beside the catalog of an index, each with rows of one kind, such as its collections or its watches.
 
-Its collections and its watches are such rows. They can be changed while another process indexes.
+A change replaces the whole file, and can be made while another process indexes.
 """
 
 import json
@@ -164,7 +164,7 @@ class Watch:
     def move(self, contents: Mapping[str, int], target: Mapping[str, int]) -> "Watch":
         """Return this watch for another index, given the ids of videos by content in its own and in the other one.
 
-        There, it still reports the videos that it has not reported here, and those that are not here.
+        It reports there the videos that are unreported here, and those that this index does not have.
         """
         new = (video for content, video in target.items() if content not in contents or self.is_new(contents[content]))
         return replace(self, last_video=max(target.values(), default=0), unreported=tuple(sorted(new)))

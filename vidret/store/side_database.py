@@ -86,7 +86,7 @@ class SideDatabase(ABC):
 
     @classmethod
     def read_state(cls, index: str | os.PathLike[str]) -> tuple[int, ...]:
-        """Return a state of the file of an index that differs after every change; fast for any size."""
+        """Return the state of the file of an index, which differs after every change; fast for any size."""
         state: list[int] = []
         for name in (cls.FILE, f"{cls.FILE}-wal"):
             with suppress(FileNotFoundError):

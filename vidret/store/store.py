@@ -274,7 +274,7 @@ class Store:
     # Reading
 
     def select(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> Selection:
-        """Return the searchable segments of the videos that match, without those of some videos."""
+        """Return the searchable segments of the videos that match and are not excluded."""
         return self.snapshot().select(filters, excluded)
 
     def searchable(self) -> Ids:
@@ -286,7 +286,7 @@ class Store:
         return self.snapshot().read_segments(ids)
 
     def read_sizes(self, video_ids: Iterable[int]) -> dict[int, VideoSize]:
-        """Return the stored sizes of some videos; 0 for unknown ones."""
+        """Return the size of the stored part of some videos; 0 for unknown ones."""
         snapshot, ids = self.snapshot(), list(video_ids)
         rows, videos = snapshot.find_videos(ids).tolist(), snapshot.videos
         columns = videos.durations, videos.num_segments, videos.last_segments
@@ -300,11 +300,11 @@ class Store:
         return self.snapshot().owners(ids)
 
     def count_videos(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
-        """Return the number of matching videos with a searchable segment, without some videos."""
+        """Return the number of matching videos with a searchable segment, without excluded ones."""
         return self.snapshot().count_videos(filters, excluded)
 
     def find_contents(self, fingerprints: Iterable[str]) -> dict[str, int]:
-        """Return the ids of the videos with a live path that have these fingerprints."""
+        """Return the ids of the videos with a live path and one of the fingerprints, by fingerprint."""
         return self.snapshot().find_contents(fingerprints)
 
     def list_page(self, filters: Filters, after: str, limit: int) -> tuple[list[StoredVideo], str | None]:
@@ -318,15 +318,15 @@ class Store:
         return self.videos.find(filters, ids=[video for _, video in page[:limit]]), following
 
     def find_named(self, path: str | os.PathLike[str]) -> list[StoredVideo]:
-        """Return the videos with a path that ends with the file name of another one."""
+        """Return the videos with a path that ends with the file name of ``path``."""
         return self.videos.find(ids=self.snapshot().find_named(os.fspath(path)))
 
     def overlapping_segments(self, spans: Iterable[tuple[int, float, float]]) -> Ids:
-        """Return the ids of the segments that overlap spans (video, start, end in seconds), rising."""
+        """Return the ascending ids of the segments that overlap any of the spans (video, start, end in seconds)."""
         return np.unique(np.concatenate([np.zeros(0, np.int64), *self.overlapping(spans)]))
 
     def overlapping(self, spans: Iterable[tuple[int, float, float]]) -> list[Ids]:
-        """Return for each span (video, start, end in seconds) the ids of the segments that overlap it, rising."""
+        """Return the ascending ids of the segments that overlap each span (video, start, end in seconds)."""
         return self.snapshot().overlapping(spans)
 
     def search(
@@ -337,7 +337,7 @@ class Store:
         *,
         excluded: Set[int] = frozenset(),
     ) -> SearchResult:
-        """Find the k segments nearest to each query, of videos with a live path that matches, but of no excluded one.
+        """Find the k segments nearest to each query, in videos with a live path that matches and that are not excluded.
 
         Returns:
             Inner products, best first, and segment ids; -inf and -1 if there are fewer than k.
@@ -349,7 +349,7 @@ class Store:
         return self.search_within(queries, k, self.select(filters, excluded))
 
     def search_within(self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection) -> SearchResult:
-        """Find the k segments nearest to each query within a selection of a snapshot; as ``search``."""
+        """Find the k segments nearest to each query within a selection of a snapshot; see ``search``."""
         checked = np.asarray(queries, np.float32)
         if checked.ndim != 2 or checked.shape[1] != self.dim:
             raise StoreError(f"queries must have the shape (query, {self.dim}), got {checked.shape}")

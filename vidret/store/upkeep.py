@@ -1,4 +1,4 @@
-"""Upkeep of an open index: pruning, saving and moving vectors, detection of damage, replacement of its content."""
+"""Upkeep of an open index: pruning, saving and moving its vectors, verification, and replacement of its content."""
 
 import contextlib
 import os
@@ -39,7 +39,7 @@ class Upkeep:
         self._vectors, self._access = vectors, access
 
     def prune(self, files: Collection[str] | None = None) -> PruneReport:
-        """Delete missing files, or those in ``files``, and videos without a file; free the space if it is a lot."""
+        """Delete missing files, of ``files`` if given, and videos without a file; compact if much space is dead."""
         catalog, database, orphans = self._catalog, self._catalog.database, f"(SELECT id FROM videos WHERE {NO_FILE})"
         with self._access:
             with database.transaction():
@@ -62,7 +62,7 @@ class Upkeep:
             self._forget_missing(paths)
 
     def _forget_missing(self, paths: Iterable[str] | None) -> int:
-        """Delete the records of missing files, of all or of some paths; return how many there were."""
+        """Delete the records of missing files, of all or of some paths; return their number."""
         sql, run = "DELETE FROM files WHERE state = 'missing'", self._catalog.database.run
         return run(sql) if paths is None else sum(run(f"{sql} AND path = ?", os.fsencode(path)) for path in paths)
 

@@ -1,7 +1,7 @@
 """Grouping of tracks into persons by their vectors, and pairing of faces with voices by their times.
 
-Tracks join the persons to whom they are nearest, and are then grouped by average linkage. Persons that exist only gain
-tracks, so that ids and names survive new videos.
+Tracks join their nearest persons; the rest are grouped by average linkage. Existing persons only gain tracks, so that
+ids and names survive new videos.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 
 from vidret.store.identities.tracks import TrackColumns
 
-NEAREST = 3  # tracks of a person that a new one is compared with: so that a single wrong one does not decide
+NEAREST = 3  # tracks of a person that a new one is compared with, so that a single wrong one does not decide
 MAX_LINKED = 4096  # tracks linked at once, whose distances take 134 MB
 BLOCK = 1 << 24  # distances computed at once
 NO_ROWS = np.zeros(0, np.int64)
@@ -61,7 +61,7 @@ def group_tracks(
 def score_tracks(
     vectors: Float32[np.ndarray, "track dim"], others: Float32[np.ndarray, "other dim"]
 ) -> Float64[np.ndarray, " track"]:
-    """Return the mean distance of tracks from the nearest of a person's others; infinite if there are none."""
+    """Return the mean distance of tracks from a person's nearest other tracks; infinite if there are none."""
     if not len(others):
         return np.full(len(vectors), np.inf)
     distances = measure_distances(vectors, others)
@@ -73,7 +73,7 @@ def score_tracks(
 def measure_distances(
     one: Float[np.ndarray, "row dim"], other: Float[np.ndarray, "column dim"]
 ) -> Float64[np.ndarray, "row column"]:
-    """Return the Euclidean distances of vectors."""
+    """Return the Euclidean distances between the vectors of two sets."""
     one, other = one.astype(np.float64), other.astype(np.float64)
     squares = (one**2).sum(1)[:, None] + (other**2).sum(1) - 2 * one @ other.T
     distances: Float64[np.ndarray, "row column"] = np.sqrt(np.maximum(squares, 0))
@@ -130,7 +130,7 @@ def split_components(
 def _link(
     vectors: Float32[np.ndarray, "track dim"], rivals: Sequence[Set[int]], rows: Labels, link_distance: float
 ) -> list[Int64[np.ndarray, " _row"]]:
-    """Return the groups of two or more rows that average linkage makes of some tracks."""
+    """Return the groups of two or more rows that average linkage makes of tracks."""
     distances = measure_distances(vectors, vectors)
     positions = {row: position for position, row in enumerate(rows.tolist())}
     for position, row_rivals in enumerate(rivals):
@@ -202,8 +202,8 @@ def find_pairs(faces: TrackColumns, voices: TrackColumns, durations: Mapping[str
 
     Persons who are both seen and heard already are left out. ``durations`` are in seconds, by the fingerprint of the
     video. A turn of a voice counts for a face that is seen in its middle. By chance, that happens as often as the face
-    is seen in the whole video. The count is a sum of independent draws, one per turn, and is measured in standard
-    deviations of it.
+    is seen in the whole video. The count is a sum of independent draws, one per turn; certainty is its excess in
+    standard deviations.
     """
     both = [*({*faces.persons.tolist()} & {*voices.persons.tolist()} | {0})]
     seen_in, heard_in = (_split_by_content(columns, both) for columns in (faces, voices))
@@ -246,7 +246,7 @@ def find_pairs(faces: TrackColumns, voices: TrackColumns, durations: Mapping[str
 
 
 def _split_by_content(columns: TrackColumns, without: Sequence[int]) -> dict[str, Int64[np.ndarray, " _row"]]:
-    """Return the rows of tracks by the fingerprint of their video, without those of some persons."""
+    """Return the rows of tracks by the fingerprint of their video, without the tracks of some persons."""
     rows = np.flatnonzero(~np.isin(columns.persons, without))
     rows = rows[np.argsort(columns.contents[rows], kind="stable")]
     contents, firsts = np.unique(columns.contents[rows], return_index=True)

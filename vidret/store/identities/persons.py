@@ -1,6 +1,6 @@
 """The persons of an index: their names, and their tracks by clustering and by the user's decisions.
 
-The user's decisions are final: a person keeps the tracks that it was given, and never gets back one that was taken.
+The user's decisions are final: a person keeps the tracks that the user assigned, and never regains a rejected one.
 """
 
 import base64
@@ -25,7 +25,7 @@ from vidret.store.store import Store
 from vidret.text import MENTION_NAME, make_handle
 from vidret.types import Person, PersonTrack
 
-MIN_TRACKS = 2  # least number for a person without a name to be listed
+MIN_TRACKS = 2  # minimum of a listed person without a name
 UNNAMED = re.compile(r"person-\d+")
 MAX_BEST = 12  # tracks that are shown of a person
 MAX_UNDONE = 50  # changes that can be undone
@@ -70,7 +70,7 @@ class Persons:
         return sorted(persons, key=lambda person: (not person.name, -person.seconds, person.id))
 
     def list_tracks(self, person: str | int, kind: IdentityKind) -> list[PersonTrack]:
-        """Return the tracks of a person, the most distant from the others first."""
+        """Return the tracks of a person, those most distant from the person's others first."""
         key = self.find(person)
         with self._open() as identities:
             columns = identities.columns(person=key, kind=kind)
@@ -104,7 +104,7 @@ class Persons:
         return person_id
 
     def rename(self, person: str | int, name: str) -> None:
-        """Give a person a name; an empty one takes it away.
+        """Name a person; an empty name removes the present one.
 
         Raises:
             VidretError: The name is invalid, or that of another person or of a taught concept.
@@ -148,7 +148,7 @@ class Persons:
             database.run(f"DELETE FROM rejections WHERE person = ?1 AND track IN ({person_tracks})", kept)
 
     def split(self, person: str | int, tracks: Collection[int]) -> int:
-        """Move tracks of a person to a new one, and return its id. Neither gets a track of the other one again."""
+        """Move tracks of a person to a new person, and return its id; neither ever gets a track of the other again."""
         key = self.find(person)
         with self._change([key]) as identities:
             database, moved = identities.database, self._check_own(identities, key, tracks)
@@ -161,7 +161,7 @@ class Persons:
         return new
 
     def reject(self, person: str | int, tracks: Collection[int]) -> None:
-        """Take tracks from a person for good, and with them those that are no longer close to its other tracks."""
+        """Take tracks from a person for good, and also tracks that are then no longer close to its others."""
         key = self.find(person)
         with self._change([key]) as identities:
             database, moved = identities.database, self._check_own(identities, key, tracks)
@@ -211,12 +211,12 @@ class Persons:
             return identities.erase([track for (track,) in rows])
 
     def forget_video(self, content: str, kind: IdentityKind) -> int:
-        """Erase the data of a video, by its fingerprint; it is not read again. Return the number of tracks."""
+        """Erase the data of a video, by its fingerprint, which is not read again; return the number of tracks."""
         with self._open(write=True) as identities:
             return identities.erase(identities.list_ids(content, kind))
 
     def forget_all(self, kind: IdentityKind) -> int:
-        """Delete all tracks of a kind, and the file once it holds no other; return the number of tracks.
+        """Delete all tracks of a kind, and the file if there are no others; return the number of tracks.
 
         Later runs read the kind only if it is requested again.
         """
@@ -290,7 +290,7 @@ class Persons:
 
     @contextmanager
     def _change(self, persons: Sequence[int]) -> Iterator[IdentityStore]:
-        """Commit the block's changes of persons, or nothing, and record them for ``undo``."""
+        """Commit the block's changes of persons, all or none, with their previous state for ``undo``."""
         with self._open(write=True) as identities, identities.change():
             database, keys = identities.database, ids_to_json(persons)
             before: dict[str, Any] = {
@@ -315,7 +315,7 @@ class Persons:
 
 
 def list_handles(identities: IdentityStore) -> dict[str, int]:
-    """Return the persons by their handles, which follow an @: ``person-7``, and one of the name."""
+    """Return the persons by their handles, which follow an @: ``person-7``, and one made from the name."""
     rows = identities.database.rows("SELECT id, name FROM persons")
     return {f"person-{key}": key for key, _ in rows} | {make_handle(name): key for key, name in rows if name}
 

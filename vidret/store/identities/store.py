@@ -89,7 +89,7 @@ class IdentityStore(SideDatabase):
         ]
 
     def readings(self) -> list[tuple[str, IdentityModel]]:
-        """Return the videos that were read, each with its model, for each kind."""
+        """Return the contents that were read, each with its model, for each kind."""
         models = {model.digest: model for model in self.models()}
         rows = self.database.rows("SELECT content, model FROM readings ORDER BY content, kind")
         return [(content, models[digest]) for content, digest in rows if digest in models]
@@ -214,14 +214,14 @@ class IdentityStore(SideDatabase):
         return track_id
 
     def list_ids(self, content: str, *kinds: IdentityKind) -> list[int]:
-        """Return the tracks of a video, of all kinds unless some are given, whether or not they are intact."""
+        """Return the ids of a video's tracks, of all kinds unless some are given, including damaged ones."""
         rows = self.database.rows(
             "SELECT id, kind FROM tracks JOIN models ON digest = model WHERE content = ?", content
         )
         return [key for key, kind in rows if not kinds or kind in kinds]
 
     def delete(self, ids: Collection[int]) -> int:
-        """Delete tracks, within a change, and return how many there were; see ``erase``."""
+        """Delete tracks, within a change, and return their number; see ``erase``."""
         return self.database.run(f"DELETE FROM tracks WHERE id IN {IN_IDS}", ids_to_json(sorted(ids)))
 
     def drop_empty_persons(self, *, named: bool) -> None:
@@ -240,7 +240,7 @@ class IdentityStore(SideDatabase):
         self.erase([key for content in contents for key in self.list_ids(content)])
 
     def erase(self, ids: Collection[int]) -> int:
-        """Delete tracks, leaving no byte of them in the file or its log, and the persons that then have no track.
+        """Delete tracks, leaving no byte of them in the file or its log, and persons without a track.
 
         The changes to undo are deleted with them.
 
@@ -252,7 +252,7 @@ class IdentityStore(SideDatabase):
         """
         with self.change():
             pass
-        self._clear_log()  # of an empty change: it fails because of readers before anything is deleted
+        self._clear_log()  # of the empty change: with readers it fails before anything is deleted
         with self.change():
             num_tracks = self.delete(ids)
             self._drop_unused_models()

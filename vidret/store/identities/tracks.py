@@ -1,4 +1,4 @@
-"""Tracks: stretches of a video with one face or one voice, as written to and read from the identities of an index."""
+"""Tracks of the identities of an index: stretches of a video with one face or one voice, and how they are matched."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -51,10 +51,10 @@ class Track:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrackColumns:
-    """Stored tracks as columns, by their ids, which are never used again.
+    """Stored tracks as columns; their ids are never reused.
 
     ``contents`` are the fingerprints of their videos, times are in seconds, ``persons`` 0 for none. ``by_user`` is
-    whether the user assigned it, and ``scores`` the distance from the person at the assignment, 0 otherwise.
+    True if the user assigned one, and ``scores`` the distance from the person at the assignment, 0 otherwise.
     """
 
     ids: Int64[np.ndarray, " track"]
@@ -111,7 +111,7 @@ def unpack_track(row: Mapping[str, Any]) -> Track:
 
 
 def match_tracks(old: Sequence[Track], new: Sequence[Track]) -> dict[int, int]:
-    """Return the row of the new track that matches each old one: those that overlap most, in time and in the frame."""
+    """Return, for each old track, the row of the new one that overlaps it most, in time and in the frame."""
     overlaps = [
         (overlap, i, j)
         for i, one in enumerate(old)

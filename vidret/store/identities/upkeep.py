@@ -1,4 +1,4 @@
-"""Upkeep of the identities of an index: counts, pruning, damage and its repair, copies into another index."""
+"""Upkeep of the identities of an index: counts, copies into another index, verification and repair."""
 
 from collections.abc import Container, Sequence
 from contextlib import closing
@@ -11,7 +11,7 @@ from vidret.store.catalog.database import REPAIR, Database, remove_database
 from vidret.store.identities.store import ADD_PERSON, FILE, INTACT, SCHEMA, TABLES, IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind, match_tracks
 
-# A person that the user named, hid or changed, which clustering alone would not make again.
+# A person that the user named, hid or changed, which clustering alone would not restore.
 SAID_BY_USER = """(name <> '' OR hidden OR id IN (SELECT person FROM assignments WHERE by_user)
     OR id IN (SELECT person FROM rejections))"""
 

@@ -19,7 +19,7 @@ Tracks = Bool[np.ndarray, " track"]
 class AllowedTexts:
     """The texts of some tracks: as segments for vectors and, by the ids of tracks, for the full-text index.
 
-    ``flags`` has a byte a track, 1 for an allowed one; it is None if all texts of the index are allowed.
+    ``flags`` has a byte per track, 1 for an allowed one; it is None if all texts of the index are allowed.
     """
 
     selection: Selection
@@ -34,12 +34,12 @@ class TrackOwners:
         self._video_rows: Int64[np.ndarray, " track"] = np.zeros(0, np.int64)
         self._sources: UInt8[np.ndarray, " track"] = np.zeros(0, np.uint8)
         self._allowed: dict[object, AllowedTexts] = {}
-        self._readings: tuple[Mapping[bytes, int], Mapping[bytes, int]] = {}, {}  # of the snapshots that rows are of
+        self._readings: tuple[Mapping[bytes, int], Mapping[bytes, int]] = {}, {}  # from the snapshots of these rows
 
     def allow(
         self, texts: Snapshot, pictures: Snapshot, filters: Filters, excluded: Set[int], sources: tuple[TextSource, ...]
     ) -> AllowedTexts:
-        """Return the texts of the videos that match filters, without those of some videos, in some sources."""
+        """Return the texts of some sources, in the videos that match filters and are not excluded."""
         key = texts.position, pictures.position, filters, frozenset(excluded), sources
 
         def find() -> AllowedTexts:

@@ -1,8 +1,8 @@
 """Full-text search of timed texts: SQLite FTS5 with bm25, stems, phrases, and misspelt words.
 
 The index is derived from the stored texts and can be built again from them at any time. It stores the stems (Porter) of
-words, not the words. The stem of a stem may differ from it, so a query must not be stemmed twice. Texts in scripts
-without spaces between words are split into single characters, so that phrases match inside them.
+words, not the words. The stem of a stem may differ from it, so a query must not be stemmed twice. Scripts without
+spaces between words are split into single characters, so that phrases match inside them.
 """
 
 import contextlib
@@ -204,7 +204,7 @@ class TextIndex:
         ]
 
     def find_words(self, text: str, stems: Collection[str]) -> tuple[tuple[int, int], ...]:
-        """Return start and end, in characters, of the words of a text that have one of these stems."""
+        """Return the start and end, in characters, of each word of a text that has one of these stems."""
         words = list(_WORD.finditer(text))
         stems_by_word = self.stems([word[0] for word in words])
         return tuple(
@@ -261,7 +261,7 @@ class TextIndex:
     def search(self, terms: Sequence[str], k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
         """Return the ids of the ``k`` texts with the best bm25 for any of these terms, best first.
 
-        ``allowed`` has a byte a track, 1 for one whose texts may be returned; None for all. If many texts contain the
+        ``allowed`` has a byte per track, 1 for one whose texts may be returned; None for all. If many texts contain the
         terms, repetitions within a text are ignored: FTS5 takes eight times as long to count them.
         """
         if not terms:
@@ -342,7 +342,7 @@ def read_ids(joined: str | None) -> Int64[np.ndarray, " id"]:
 
 
 def read_varints(data: bytes) -> list[int]:
-    """Return the numbers that FTS5 has packed: seven bits a byte, the highest first, whose last byte is below 128.
+    """Return the numbers in FTS5's packing: seven bits per byte, the highest first; the last byte is below 128.
 
     >>> read_varints(bytes([5, 0x81, 0x00]))
     [5, 128]

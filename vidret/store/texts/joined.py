@@ -54,7 +54,7 @@ class JoinedTextStore(SearchedTogether, TextStore):
     """
 
     def __init__(self, texts: Mapping[int, TextStore], pictures: JoinedStore) -> None:
-        """Use open texts, which ``close`` closes, and the indexes whose videos they are of."""
+        """Use open texts, which ``close`` closes, and the indexes of their videos."""
         self._texts, self._pictures = texts, pictures
         try:
             joined = JoinedStore({index_number: text_store.store for index_number, text_store in texts.items()})

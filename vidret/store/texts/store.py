@@ -1,7 +1,7 @@
 """The store of an index's timed texts, with sentence vectors and a full-text index.
 
-Texts are in a store of their own inside the index, ``words/``, and get every guarantee of a store: commits that survive
-a killed writer, checksums, pruning, merging. A *track* is one source of one content (its speech, its on-screen text,
+Texts are in a separate store inside the index, ``words/``, with every guarantee of a store: commits that survive a
+killed writer, checksums, pruning, merging. A *track* is one source of one content (its speech, its on-screen text,
 its subtitles) as one model read it. A text is a segment of its track, with its times, its vector and its words; see
 ``catalog.texts``.
 """
@@ -329,7 +329,7 @@ class TextStore:
     def add(
         self, track: TextTrack, texts: Sequence[TimedText], vectors: Float[np.ndarray, "text dim"], *, until_s: float
     ) -> int:
-        """Store further texts of a track, which was read up to ``until_s``, and return how many are new.
+        """Store further texts of a track, which was read up to ``until_s``, and return the number of new ones.
 
         They are searchable at once. Texts already stored by an interrupted run are left out.
         """
@@ -407,7 +407,7 @@ class TextStore:
             self.store.writer.set_file(key, state=DAMAGED, reason=record.reason)
 
     def update_index(self) -> None:
-        """Make the full-text index match the intact stored texts, whatever was interrupted."""
+        """Make the full-text index match the intact stored texts, after any interruption."""
         (stored, rows), indexed = self.stored_ids(), self.index.ids()
         missing = ~np.isin(stored, indexed)
         ids = dict(zip(rows[missing].tolist(), stored[missing].tolist(), strict=True))
