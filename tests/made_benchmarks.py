@@ -7,7 +7,7 @@ from typing import Any
 from tests.fakes import write_film
 
 SECONDS = 6
-TRAIN, VAL, TEST = ([f"film{number}.mp4" for number in numbers] for numbers in (range(6), range(6, 8), range(8, 11)))
+TRAIN, VAL, TEST = ([f"film{index}.mp4" for index in numbers] for numbers in (range(6), range(6, 8), range(8, 11)))
 COLOURS = ("red", "blue", "green", "white", "yellow", "black")
 DOMAINS = {"youtube": "dog", "tvsum": "BK"}
 

@@ -51,11 +51,11 @@ def make_tracks(people: Sequence[int], *, length_s: float = 2.0) -> list[Track]:
 def store_people(index: Path, tracks: Mapping[str, Sequence[Track]], *names: str) -> None:
     """Store tracks of faces and voices in the films of these names, and name the persons whom they show."""
     with IdentityStore.create(index) as identities:
-        for film, own in tracks.items():
+        for film, film_tracks in tracks.items():
             for model in (FACES, VOICES):
-                chosen = [track for track in own if (track.boxes is None) == (model is VOICES)]
+                chosen = [track for track in film_tracks if (track.boxes is None) == (model is VOICES)]
                 identities.write_tracks(find_content(index, f"{film}.mp4"), model, chosen)
     persons = Persons(index)
     persons.group()
-    for number, name in enumerate(names, start=1):
-        persons.rename(number, name)
+    for person_id, name in enumerate(names, start=1):
+        persons.rename(person_id, name)

@@ -53,7 +53,7 @@ FULL = Size(
 
 def rename_back(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> Weights:
     """Return weights under the published names of their own ones; * is the index of a layer."""
-    back = {own: published for published, own in reversed(list(names.items()))}  # of two published names, the first
+    back = {ours: published for published, ours in reversed(list(names.items()))}  # of two published names, the first
     return {translate(name, back) or name: weight.clone() for name, weight in weights.items()}
 
 
@@ -77,10 +77,10 @@ def make_tempme(size: Size) -> Weights:
 
 
 def make_promptswitch(size: Size) -> Weights:
-    own = ClipModel(replace(size.card, prompts=PromptShape(6, 6))).state_dict()
-    own |= {name: own[name].T for name in ("vision.proj", "text.proj")}
+    weights = ClipModel(replace(size.card, prompts=PromptShape(6, 6))).state_dict()
+    weights |= {name: weights[name].T for name in ("vision.proj", "text.proj")}
     state: Weights = {}
-    for name, weight in rename_back(own, PROMPT_SWITCH).items():
+    for name, weight in rename_back(weights, PROMPT_SWITCH).items():
         if ".self_attn.qkv." in name:
             parts = zip("qkv", weight.chunk(3), strict=True)
             state |= {name.replace("qkv", f"{part}_proj"): chunk.clone() for part, chunk in parts}
@@ -103,8 +103,8 @@ def make_glscl(size: Size) -> Weights:
     prefixes = map_prefixes(True, True)
     state = {}
     for name, weight in aligner.state_dict().items():
-        own, published = next((own, key) for own, key in prefixes.items() if name.startswith(own))
-        state[published + name.removeprefix(own)] = weight
+        prefix, published = next((ours, key) for ours, key in prefixes.items() if name.startswith(ours))
+        state[published + name.removeprefix(prefix)] = weight
     return rename_back(model.state_dict(), UCOFIA) | state
 
 

@@ -199,22 +199,22 @@ def test_a_warning_does_not_show_the_signature_of_an_address(caplog: pytest.LogC
 def test_what_cannot_be_read_as_asked_is_refused(
     tmp_path: Path, kind: Kind, films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index, own = tmp_path / "index", TRACK_KINDS[kind.name]
+    index, track_kind = tmp_path / "index", TRACK_KINDS[kind.name]
     for wrong in ("insightface", name_class(Bare)):
         with pytest.raises(VidretError, match=f"{kind.refusal}|model .*:Bare must have .*, got none named "):
             kind.run(index, films, wrong)
         with Store.open(index) as store:
-            assert store.metadata.get(own.setting) is None, "later runs do not go on with it"
-    with pytest.raises(VidretError, match=f"{own.argument} must be True, False"):
+            assert store.metadata.get(track_kind.setting) is None, "later runs do not go on with it"
+    with pytest.raises(VidretError, match=f"{track_kind.argument} must be True, False"):
         kind.run(index, films, 3)
     kind.run(index, films, kind.model)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
-    with pytest.raises(StoreError, match=own.model_option):
+    with pytest.raises(StoreError, match=track_kind.model_option):
         kind.run(index, films, None)
     assert kind.run(index, films, kind.model).tracks == {kind.name: 0}
-    assert own.choose_model(tmp_path / "none", True) == own.bundled
+    assert track_kind.choose_model(tmp_path / "none", True) == track_kind.bundled
     monkeypatch.setattr("vidret.channels.identities.find_spec", lambda _name: None)
-    with pytest.raises(MissingExtraError, match=own.argument):
+    with pytest.raises(MissingExtraError, match=track_kind.argument):
         kind.run(tmp_path / "other", films, True)
 
 
@@ -223,7 +223,7 @@ def test_faces_are_followed_through_shots(tmp_path: Path, face_films: Path, shot
     report = FACE.run(tmp_path / "index", face_films, FACE.model, shots=shots)
     found = FACE.describe(tmp_path / "index")
     if not shots:
-        assert {name: {own[0] for own in tracks} for name, tracks in found.items()} == {
+        assert {name: {track[0] for track in tracks} for name, tracks in found.items()} == {
             "a.mp4": {"ann", "bob", "eve"},
             "b.mp4": {"ann"},
         }
@@ -232,7 +232,7 @@ def test_faces_are_followed_through_shots(tmp_path: Path, face_films: Path, shot
     expected = [("ann", 0, 4), ("bob", 0, 4), ("bob", 4, 7), ("eve", 9, 12)]
     tracks = sorted(found["a.mp4"])
     assert [(name, round(start), round(end)) for name, start, end in tracks] == expected
-    assert all(own[1] >= first and own[2] <= last for own, (_, first, last) in zip(tracks, expected, strict=True))
+    assert all(track[1] >= first and track[2] <= last for track, (_, first, last) in zip(tracks, expected, strict=True))
     (ann,) = FACE.read(tmp_path / "index")["b.mp4"]
     assert ann.boxes is not None
     assert ann.thumbnail is not None
@@ -309,8 +309,8 @@ Engine(sys.argv[1], ColourEncoder()).index([sys.argv[2]], people={FACE.model!r})
 @pytest.mark.parametrize("num_kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_an_index_with_faces_is_resumed_without_loss_after_kills_at_any_time(tmp_path: Path, num_kills: int) -> None:
     films, index = tmp_path / "films", tmp_path / "index"
-    for number in range(3):
-        write_people(films / f"{number}.mp4", *SCENES[: 2 + number], *SCENES)
+    for film_index in range(3):
+        write_people(films / f"{film_index}.mp4", *SCENES[: 2 + film_index], *SCENES)
 
     def read(index: Path) -> object:
         return read_contents(index), FACE.describe(index)
@@ -364,8 +364,8 @@ def test_a_merge_notes_a_concept_and_a_person_of_one_name(tmp_path: Path) -> Non
         store.metadata.set_many({f"{CONCEPT}.mum": "taught", f"{CONCEPT}.dad": ""})
     persons = Persons(tmp_path / "two")
     persons.group()
-    for person, own in zip(persons.list_persons(), ("Mum", "Dad"), strict=True):
-        persons.rename(person.id, own)
+    for person, new_name in zip(persons.list_persons(), ("Mum", "Dad"), strict=True):
+        persons.rename(person.id, new_name)
     report = merge_indexes([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
     assert report.notes == ["@mum is a person: name the concept otherwise, or vidret people name mum ''"]
 

@@ -24,7 +24,7 @@ def naive_share(
     """Compute the share of the work from scratch; ``opened`` has (segments, segments to encode) by file."""
     unopened = [path for path in disk_bytes if path not in opened and path not in finished]
     known_bytes = sum(disk_bytes[path] for path in opened)
-    rate = sum(own[0] for own in opened.values()) / known_bytes if known_bytes else 0.0
+    rate = sum(counts[0] for counts in opened.values()) / known_bytes if known_bytes else 0.0
     estimate = max(len(unopened), rate * sum(disk_bytes[path] for path in unopened))
     skipped = len(finished - set(opened))
     done = skipped + sum(remaining if path in finished else encoded[path] for path, (_, remaining) in opened.items())
@@ -35,7 +35,7 @@ def naive_share(
 @pytest.mark.parametrize("seed", range(10))
 def test_share_equals_naive_twin_and_never_falls(seed: int) -> None:
     rng = random.Random(seed)
-    disk_bytes = {str(number): rng.choice([0, 10, 1000, 100_000]) for number in range(12)}
+    disk_bytes = {str(index): rng.choice([0, 10, 1000, 100_000]) for index in range(12)}
     work, opened, encoded, finished = Workload(), dict[str, tuple[int, int]](), dict.fromkeys(disk_bytes, 0), set[str]()
     for path, size in disk_bytes.items():
         work.add(path, size)

@@ -424,8 +424,8 @@ def break_decoders(monkeypatch: pytest.MonkeyPatch, folder: Path, part: str) -> 
 
 
 def test_decoder_that_fails_on_every_file_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(3):
-        write_film(tmp_path / "films" / f"{number}.mp4", ("red", 1), salt=number)
+    for film_index in range(3):
+        write_film(tmp_path / "films" / f"{film_index}.mp4", ("red", 1), salt=film_index)
     (tmp_path / "films" / "empty.mp4").touch()
     engine = Engine(tmp_path / "index", ColourEncoder())
     with monkeypatch.context() as broken:
@@ -541,8 +541,8 @@ def test_lost_workers_cost_what_was_not_stored(
 
 def test_copies_in_one_run_are_stored_once(tmp_path: Path) -> None:
     film = write_film(tmp_path / "films" / "0.mp4", ("red", 8))
-    for number in range(1, 6):
-        shutil.copy(film, tmp_path / "films" / f"{number}.mp4")
+    for film_index in range(1, 6):
+        shutil.copy(film, tmp_path / "films" / f"{film_index}.mp4")
     report = Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], workers=4)
     assert (report.encoded, report.linked) == (1, 5)
     assert len(read_contents(tmp_path / "index")) == 2
@@ -550,8 +550,8 @@ def test_copies_in_one_run_are_stored_once(tmp_path: Path) -> None:
 
 def test_progress_counts_segments_and_not_bytes(tmp_path: Path) -> None:
     films = tmp_path / "films"
-    for number in range(6):
-        write_film(films / f"{number}.mp4", ("red", 2 + number / 5))
+    for film_index in range(6):
+        write_film(films / f"{film_index}.mp4", ("red", 2 + film_index / 5))
     with (films / "junk.mp4").open("wb") as file:
         file.write(b"junk")
         file.truncate(64 << 20)
@@ -577,8 +577,8 @@ def test_tokens_of_every_segment_are_those_the_ranker_packs(kind: str, tmp_path:
     Engine(tmp_path / "index", encoder, rerank=ranker.name, tokens="float16").index([films], shots=False)
     expected = {}
     for path in films.iterdir():
-        for number, embedding in enumerate(encoder.encode_frames(read_film(path, encoder), tokens=True)):
-            expected[path.name, number] = ranker.pack(embedding)
+        for segment_index, embedding in enumerate(encoder.encode_frames(read_film(path, encoder), tokens=True)):
+            expected[path.name, segment_index] = ranker.pack(embedding)
     stored = read_tokens(tmp_path / "index")
     assert stored == expected
     assert len(stored) == 4

@@ -14,7 +14,7 @@ CONTEXT = 2048
 def write_causal_model(folder: Path) -> Path:
     """Write a model of bytes: two layers, four heads that share two keys, as grouped-query attention has them."""
     torch.manual_seed(0)
-    letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    letters = {letter: token_id for token_id, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     bytes_ = Tokenizer(models.BPE(vocab=letters, merges=[]))
     bytes_.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytes_.decoder = decoders.ByteLevel()

@@ -65,14 +65,14 @@ class SmallEngine:
         ]
 
     def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
-        videos = dict.fromkeys(each.video for each in self.moments)
-        return [Hit(each, "/films/a.mp4", Segment(each, 0, 0.0, 10.0), 5.0, 0.5) for each in videos]
+        videos = dict.fromkeys(moment.video for moment in self.moments)
+        return [Hit(video_id, "/films/a.mp4", Segment(video_id, 0, 0.0, 10.0), 5.0, 0.5) for video_id in videos]
 
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
         self.asked.append((query, options, video))
         if options.sources == ("screen",):
             raise VidretError("this index has no screen")
-        return [each for each in self.moments if video in (None, each.video)]
+        return [moment for moment in self.moments if video in (None, moment.video)]
 
     def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
         return [
@@ -120,7 +120,7 @@ def test_question_says_where_to_look() -> None:
 @given(st.text(max_size=60))
 def test_every_question_with_a_word_has_a_query_with_a_word(question: str) -> None:
     if any(letter.isalnum() for letter in question):
-        assert all(any(letter.isalnum() or letter == "_" for letter in each.text) for each in plan_queries(question))
+        assert all(any(letter.isalnum() or letter == "_" for letter in query.text) for query in plan_queries(question))
     elif "_" not in question:
         with pytest.raises(VidretError, match="question must contain a word"):
             plan_queries(question)

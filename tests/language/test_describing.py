@@ -44,11 +44,11 @@ def make_endpoint(chat: Chat, model: str = "small") -> ChatEndpoint:
 
 
 def read_all(engine: Engine) -> list[tuple[float, str, str]]:
-    return [(each.start, each.source, each.text) for video in engine.videos() for each in engine.transcript(video.id)]
+    return [(text.start, text.source, text.text) for video in engine.videos() for text in engine.transcript(video.id)]
 
 
 def test_each_segment_is_described_once(engine: Engine) -> None:
-    with run_chat(lambda number: say(f"A plain  colour,\nnumber {number}.")) as chat:
+    with run_chat(lambda request_index: say(f"A plain  colour,\nnumber {request_index}.")) as chat:
         report = engine.describe_segments(make_endpoint(chat))
         assert (report.described, report.calls, report.left, report.error) == (NUM_SEGMENTS, NUM_SEGMENTS, 0, "")
         parts = chat.requests[0]["messages"][1]["content"]
@@ -57,7 +57,7 @@ def test_each_segment_is_described_once(engine: Engine) -> None:
         again = engine.describe_segments(make_endpoint(chat))
         assert (again.described, again.calls) == (0, 0)
     texts = read_all(engine)
-    assert [text for _, _, text in texts] == [f"A plain colour, number {number}." for number in range(NUM_SEGMENTS)]
+    assert [text for _, _, text in texts] == [f"A plain colour, number {index}." for index in range(NUM_SEGMENTS)]
     assert {source for _, source, _ in texts} == {SOURCE}
     (counts,) = count_texts(engine.path)
     assert (counts.source, counts.texts, counts.complete) == (SOURCE, NUM_SEGMENTS, len(FILMS))
@@ -89,16 +89,16 @@ def test_of_several_descriptions_the_most_specific_is_kept(engine: Engine) -> No
 @given(seed=st.integers(0, 500), num_texts=st.integers(1, 4), num_others=st.integers(1, 6))
 def test_the_most_specific_description_ranks_its_segment_highest(seed: int, num_texts: int, num_others: int) -> None:
     rng = np.random.default_rng(seed)
-    own, others, texts = (rng.standard_normal((size, 3)).astype(np.float32) for size in (1, num_others, num_texts))
-    ranks = [sum(bool(other @ text > own[0] @ text) for other in others) for text in texts]
-    margins = [float(own[0] @ text - np.mean([other @ text for other in others])) for text in texts]
+    segment, others, texts = (rng.standard_normal((size, 3)).astype(np.float32) for size in (1, num_others, num_texts))
+    ranks = [sum(bool(other @ text > segment[0] @ text) for other in others) for text in texts]
+    margins = [float(segment[0] @ text - np.mean([other @ text for other in others])) for text in texts]
     expected = min(range(num_texts), key=lambda index: (ranks[index], -margins[index]))
-    assert choose_specific(own, others, texts) == expected
-    assert choose_specific(own[:0], others, texts) == 0
+    assert choose_specific(segment, others, texts) == expected
+    assert choose_specific(segment[:0], others, texts) == 0
 
 
 def test_failing_endpoint_ends_a_run_and_loses_nothing(engine: Engine) -> None:
-    with run_chat(lambda number: say("Fine.") if number == 0 else Reply(b"", 302)) as chat:
+    with run_chat(lambda request_index: say("Fine.") if request_index == 0 else Reply(b"", 302)) as chat:
         report = engine.describe_segments(make_endpoint(chat))
     assert (report.described, report.left) == (1, NUM_SEGMENTS - 1)
     assert "redirect" in report.error
@@ -108,7 +108,7 @@ def test_failing_endpoint_ends_a_run_and_loses_nothing(engine: Engine) -> None:
 
 def test_thoughts_that_are_cut_off_do_not_say_that_nothing_is_seen(engine: Engine) -> None:
     cut = "<think>There may be a"
-    with run_chat(lambda number: say(cut if number == 1 else "Red.")) as chat:
+    with run_chat(lambda request_index: say(cut if request_index == 1 else "Red.")) as chat:
         report = engine.describe_segments(make_endpoint(chat))
         assert (report.described, report.empty, report.left) == (1, 0, NUM_SEGMENTS - 1)
         assert report.error == "small: must end its thoughts with an answer within 800 tokens, got thoughts only"
@@ -119,7 +119,7 @@ def test_thoughts_that_are_cut_off_do_not_say_that_nothing_is_seen(engine: Engin
 
 
 def test_answers_are_kept_by_what_is_shown(whole: Path, engine: Engine, tmp_path: Path) -> None:
-    with run_chat(lambda number: say(f"Number {number}.")) as chat:
+    with run_chat(lambda request_index: say(f"Number {request_index}.")) as chat:
         engine.describe_segments(make_endpoint(chat))
         with Engine(shutil.copytree(whole, tmp_path / "other"), ColourEncoder()) as other:
             (engine.path / "described").rename(other.path / "described")
@@ -130,20 +130,20 @@ def test_answers_are_kept_by_what_is_shown(whole: Path, engine: Engine, tmp_path
 
 
 def test_another_model_replaces_descriptions_when_it_is_done(engine: Engine) -> None:
-    with run_chat(lambda number: say(f"Number {number}.")) as chat:
+    with run_chat(lambda request_index: say(f"Number {request_index}.")) as chat:
         engine.describe_segments(make_endpoint(chat))
         first = engine.describe_segments(make_endpoint(chat, "large"), DescribeOptions(max_calls=1))
         assert (first.described, first.calls, first.left) == (1, 1, NUM_SEGMENTS - 1)
         assert "Number 0." in [text for _, _, text in read_all(engine)]
         second = engine.describe_segments(make_endpoint(chat, "large"))
         assert (second.described, second.calls, second.left) == (NUM_SEGMENTS - 1, NUM_SEGMENTS - 1, 0), "it goes on"
-    assert [text for _, _, text in read_all(engine)] == [f"Number {number}." for number in (3, 4, 5)]
+    assert [text for _, _, text in read_all(engine)] == [f"Number {index}." for index in (3, 4, 5)]
 
 
 def test_a_missing_file_is_described_once_it_is_back(whole: Path, engine: Engine, tmp_path: Path) -> None:
     film = whole.parent / "films" / "b.mp4"
     film.rename(tmp_path / "away.mp4")
-    with run_chat(lambda number: say("Nothing." if number else "A red room.")) as chat:
+    with run_chat(lambda request_index: say("Nothing." if request_index else "A red room.")) as chat:
         report = engine.describe_segments(make_endpoint(chat))
         assert len(chat.requests) == 2
         assert (report.described, report.empty, report.left, report.missing) == (1, 1, 1, 1)

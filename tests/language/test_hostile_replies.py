@@ -86,7 +86,7 @@ def test_time_is_linear_in_the_length(reader: str, text: str) -> None:
 
 
 def test_long_answer_grows_until_it_is_cut() -> None:
-    pieces = [f"{number:04} " for number in range(2 * MAX_ANSWER // 5)]
+    pieces = [f"{index:04} " for index in range(2 * MAX_ANSWER // 5)]
     with run_chat(lambda _: stream(*pieces)) as chat:
         *grown, last = stream_answer(CONTEXT, ChatEndpoint(url=chat.url, model="m"))
     assert isinstance(last, CitedAnswer)

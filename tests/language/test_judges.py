@@ -69,7 +69,9 @@ def test_first_orders_by_the_logits_of_labels(folder: Path, model: CausalModel, 
     verdict = FirstJudge(spy).judge(QUERY, CANDIDATES)
     (prompt,) = spy.prompts
     assert prompt.endswith("[")
-    assert [prompt.count(f"[{letter}] {each.name}") for letter, each in zip("ABCD", CANDIDATES, strict=True)] == [1] * 4
+    assert [
+        prompt.count(f"[{letter}] {candidate.name}") for letter, candidate in zip("ABCD", CANDIDATES, strict=True)
+    ] == [1] * 4
     log = published(torch.tensor([encode(folder, prompt)])).logits[0, -1].log_softmax(0)
     logits = {at: float(log[encode(folder, "ABCD"[at])[0]]) for at in range(4)}
     assert list(verdict.order) == sorted(logits, key=lambda at: -logits[at])
@@ -100,8 +102,8 @@ def test_icr_is_what_the_paper_says(folder: Path, model: CausalModel, published:
         tokens = range(len(text[:start].encode()), len(text[:end].encode()))
         change = [one[token] - none[token] for token in tokens]
         mean = sum(change) / len(change)
-        deviation = (sum((each - mean) ** 2 for each in change) / (len(change) - 1)) ** 0.5
-        kept = sum(each for each in change if each > mean - 2 * deviation)
+        deviation = (sum((value - mean) ** 2 for value in change) / (len(change) - 1)) ** 0.5
+        kept = sum(value for value in change if value > mean - 2 * deviation)
         assert score == pytest.approx(kept, abs=2e-4)
 
 

@@ -23,10 +23,10 @@ def make_event(kind: str, name: str, text: str) -> dict[str, Any]:
 
 def test_questions_are_about_events_of_one_film(tool: Any) -> None:
     shared = make_event("text", "t1", "Mind the gap between train and platform")
-    own = make_event("text", "t2", "Closed on Mondays and public holidays")
+    unshared = make_event("text", "t2", "Closed on Mondays and public holidays")
     picture = make_event("picture", "p1", "a cat on a roof")
     hidden = {**make_event("picture", "p2", "a dog in the snow"), "visible": []}
-    films = [{"file": "a.mp4", "events": [shared, own]}, {"file": "b.mp4", "events": [shared, picture, hidden]}]
+    films = [{"file": "a.mp4", "events": [shared, unshared]}, {"file": "b.mp4", "events": [shared, picture, hidden]}]
     asked = tool.make_questions(films, 60, 0)
     assert [(question.kind, question.file) for question in asked] == [("text", "a.mp4"), ("picture", "b.mp4")]
     assert "closed mondays public holidays" in asked[0].question

@@ -25,7 +25,7 @@ class Golden:
         self.metrics: Metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
         self.distinct, _ = self.read("n1000_embeddings_int16.npz")
         self.ties = np.round(self.distinct * 8) / 8
-        self.small = {name: (np.array(each["sim"]), each["metrics"]) for name, each in self.metrics["small"].items()}
+        self.small = {name: (np.array(case["sim"]), case["metrics"]) for name, case in self.metrics["small"].items()}
         self.tied = [(self.ties, self.metrics["n1000_ties"]["metrics"]), *(self.small[name] for name in TIED)]
 
     @cached_property
@@ -34,7 +34,7 @@ class Golden:
         pairs, bank = np.load(self.folder / "n1000_embeddings_int16.npz"), np.load(self.folder / "qb_bank_int16.npz")
         text, video, bank = (
             rows / np.linalg.norm(rows, axis=1, keepdims=True)
-            for rows in (each.astype(np.float64) for each in (pairs["text"], pairs["video"], bank["bank"]))
+            for rows in (vectors.astype(np.float64) for vectors in (pairs["text"], pairs["video"], bank["bank"]))
         )
         return text @ video.T, bank @ video.T
 

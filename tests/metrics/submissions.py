@@ -71,9 +71,9 @@ def moments_as_published(report: Mapping[str, Any], expected: Row) -> dict[str, 
     for length in {"full", "short", "middle", "long"} & set(expected):
         renamed[length] = {}
         for name, value in expected[length].items():
-            own = report[length][name.removeprefix("MR-")]
+            reported = report[length][name.removeprefix("MR-")]
             is_group = isinstance(value, dict)
-            renamed[length][name] = {key: printed(own[key]) for key in value} if is_group else printed(own)
+            renamed[length][name] = {key: printed(reported[key]) for key in value} if is_group else printed(reported)
     return renamed
 
 

@@ -39,17 +39,17 @@ OUTCOMES = st.lists(
 def count_naively(group: list[QueryOutcome], absent: list[QueryOutcome]) -> dict[str, float | None]:
     """Count in loops, from the definitions."""
     counts = dict.fromkeys(("R@1", "R@10", "R1@0.5", "hit@1", "nothing"), 0)
-    for each in group:
-        if each.nothing:
+    for outcome in group:
+        if outcome.nothing:
             counts["nothing"] += 1
             continue
-        if each.rank == 1:
+        if outcome.rank == 1:
             counts["R@1"] += 1
-        if each.rank in range(1, 11):
+        if outcome.rank in range(1, 11):
             counts["R@10"] += 1
-        if each.overlap >= 0.5:
+        if outcome.overlap >= 0.5:
             counts["R1@0.5"] += 1
-            if each.is_first:
+            if outcome.is_first:
                 counts["hit@1"] += 1
     wins = 0.0
     for one in group:
@@ -125,8 +125,8 @@ def test_ranks_equal_loops(seed: int) -> None:
     report = score_corpus(queries, {**found, "not asked": []})
     for row, query in enumerate(queries):
         for column, threshold in enumerate((0.5, 0.7)):
-            own = report.moments[row, column], report.spans[row, column], report.videos[row]
-            assert own == naive_corpus_ranks(query, found[query.id], threshold)
+            ranks = report.moments[row, column], report.spans[row, column], report.videos[row]
+            assert ranks == naive_corpus_ranks(query, found[query.id], threshold)
 
 
 def test_partially_relevant_retrieval_sums_recalls() -> None:

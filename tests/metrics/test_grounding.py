@@ -62,7 +62,7 @@ def naive_precision(found: list[list[float]], truths: Spans, threshold: float) -
 def naive_metrics(found: list[list[list[float]]], truths: list[Spans], low: float, high: float) -> dict[str, object]:
     kept = [(f, [t for t in ts if low < t[1] - t[0] <= high]) for f, ts in zip(found, truths, strict=True)]
     kept = [(f, ts) for f, ts in kept if ts]
-    mean_ap = [np.mean([naive_precision(f, ts, each) for f, ts in kept]) for each in PRECISION_THRESHOLDS]
+    mean_ap = [np.mean([naive_precision(f, ts, threshold) for f, ts in kept]) for threshold in PRECISION_THRESHOLDS]
     best = {
         k: [max((naive_overlap((s, e), t) for s, e, _ in f[:k] for t in ts), default=0.0) for f, ts in kept]
         for k in (1, 5)
@@ -104,7 +104,7 @@ def test_equals_loops(seed: int, lengths: dict[str, tuple[float, float]]) -> Non
         metrics = report.full if name == "full" else report.by_length[name]
         assert metrics is not None
         expected = naive_metrics(found, [list(query.spans) for query in queries], low, high)
-        own = {
+        actual = {
             "num_queries": len(metrics.ids),
             "mAP": metrics.mean_average_precision,
             "R1@0.3": metrics.recall(0.3),
@@ -112,7 +112,7 @@ def test_equals_loops(seed: int, lengths: dict[str, tuple[float, float]]) -> Non
             "R5@0.5": metrics.recall(0.5, 5),
             "mIoU": metrics.mean_overlap,
         }
-        assert own == pytest.approx(expected, abs=1e-9)
+        assert actual == pytest.approx(expected, abs=1e-9)
 
 
 def test_length_range_without_true_spans_is_none() -> None:
@@ -216,10 +216,10 @@ def test_scores_of_several_moments_equal_loops(seed: int) -> None:
     groups: dict[int, list[float]] = {}
     for row, query in zip(score_moments(queries, predictions).full.average_precision, queries, strict=True):
         groups.setdefault(len(query.spans), []).append(100 * row.mean())
-    means = {count: sum(own) / len(own) for count, own in groups.items()}
+    means = {count: sum(precisions) / len(precisions) for count, precisions in groups.items()}
     several = [mean for count, mean in means.items() if count >= 3]
     assert scores["mAP"] == pytest.approx({"1": means[1], "2": means[2], "3+": sum(several) / len(several)})
-    assert scores["G-mAP"] == pytest.approx(sum(sum(own) for own in groups.values()) / len(queries))
+    assert scores["G-mAP"] == pytest.approx(sum(sum(precisions) for precisions in groups.values()) / len(queries))
 
 
 def test_queries_with_one_moment_have_no_score_of_two() -> None:
@@ -333,7 +333,7 @@ def test_files_that_the_official_evaluator_cannot_score_are_scored(
     moments, _ = score(read_cases()[name], tmp_path)
     assert moments is not None
     assert moments.full.recall(0.5) == moments.full.mean_average_precision == expected
-    assert tuple(each and len(each.ids) for each in (moments.full, *moments.by_length.values())) == counts
+    assert tuple(metrics and len(metrics.ids) for metrics in (moments.full, *moments.by_length.values())) == counts
 
 
 def test_r2_tuning_evaluator() -> None:
@@ -366,12 +366,12 @@ def test_official_qvhighlights_evaluator(tmp_path: Path) -> None:
         predictions = read_predictions(unpack(folder / f"pred_{name}.jsonl", tmp_path))
         moments, highlights = score_moments(queries, predictions), score_highlights(queries, predictions)
         check_as_published(moments, highlights, json.loads((folder / f"metrics_{name}.json").read_text("utf-8")))
-        with np.load(folder / f"perquery_{name}.npz") as each:
-            assert tuple(map(str, each["qid"])) == moments.full.ids == highlights.ids
-            np.testing.assert_allclose(moments.full.average_precision, each["mr_ap"], atol=1e-12, rtol=0)
-            np.testing.assert_allclose(moments.full.best_overlaps[:, 0], each["r1_iou"], atol=1e-12, rtol=0)
-            np.testing.assert_allclose(highlights.average_precision, each["hl_ap"], atol=1e-12, rtol=0)
-            np.testing.assert_array_equal(highlights.hits, each["hit1"])
+        with np.load(folder / f"perquery_{name}.npz") as arrays:
+            assert tuple(map(str, arrays["qid"])) == moments.full.ids == highlights.ids
+            np.testing.assert_allclose(moments.full.average_precision, arrays["mr_ap"], atol=1e-12, rtol=0)
+            np.testing.assert_allclose(moments.full.best_overlaps[:, 0], arrays["r1_iou"], atol=1e-12, rtol=0)
+            np.testing.assert_allclose(highlights.average_precision, arrays["hl_ap"], atol=1e-12, rtol=0)
+            np.testing.assert_array_equal(highlights.hits, arrays["hit1"])
         assert highlights.to_dict()["VeryGood"]["mAP_ceiling"] == pytest.approx(70.30, abs=0.005)
 
 

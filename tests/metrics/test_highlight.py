@@ -79,7 +79,7 @@ def sample(seed: int, num: int = 30, *, ties: bool = True) -> tuple[list[Labelle
 
 def listed(prediction: Prediction) -> list[float]:
     assert prediction.saliency is not None
-    return [float(each) for each in prediction.saliency]
+    return [float(score) for score in prediction.saliency]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -87,8 +87,8 @@ def test_qvhighlights_equals_loops(seed: int) -> None:
     queries, predictions = sample(seed)
     report = score_highlights(queries, predictions[::-1])
     expected = [naive_highlights(q, listed(p)) for q, p in zip(queries, predictions, strict=True)]
-    np.testing.assert_allclose(report.average_precision, [each for each, _ in expected], atol=1e-12, rtol=0)
-    np.testing.assert_array_equal(report.hits, [each for _, each in expected])
+    np.testing.assert_allclose(report.average_precision, [precision for precision, _ in expected], atol=1e-12, rtol=0)
+    np.testing.assert_array_equal(report.hits, [hit for _, hit in expected])
     facts = report.to_dict()
     for index, level in enumerate(LEVELS):
         assert facts[level]["mAP"] == pytest.approx(100 * np.mean([e[index] for e, _ in expected]))

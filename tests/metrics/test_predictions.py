@@ -45,11 +45,11 @@ def test_round_trip_in_the_order_of_the_queries(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     queries = [query(name) for name in ("7", "007", "x", "12345678901234567890")]
     made = [
-        Prediction(each.id, rng.random((n, 3)).cumsum(axis=1), rng.normal(size=3)) for n, each in enumerate(queries)
+        Prediction(asked.id, rng.random((n, 3)).cumsum(axis=1), rng.normal(size=3)) for n, asked in enumerate(queries)
     ]
     write_predictions(tmp_path / "a.jsonl", queries, made[::-1])
     found = read_predictions(tmp_path / "a.jsonl")
-    assert [each.id for each in found] == [each.id for each in queries]
+    assert [prediction.id for prediction in found] == [asked.id for asked in queries]
     for one, other in zip(found, made, strict=True):
         assert one.spans is not None
         assert other.spans is not None
@@ -98,7 +98,7 @@ def test_invalid_line_is_rejected_with_its_number(tmp_path: Path, line: str, rea
 def test_predictions_must_match_the_queries() -> None:
     one, two = (Prediction(name, np.zeros((0, 3))) for name in ("1", "2"))
     queries = [query("2"), query("1")]
-    assert [each.id for each in match_predictions(queries, [one, two])] == ["2", "1"]
+    assert [prediction.id for prediction in match_predictions(queries, [one, two])] == ["2", "1"]
     for asked, found, reason in (
         ([], [], "queries must be at least one, got none"),
         (queries, [one], "must include every query, but lack 1 of 2, first 2"),

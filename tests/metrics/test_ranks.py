@@ -24,12 +24,15 @@ def naive_rank_bounds(correct: float, wrong: list[float]) -> tuple[int, int]:
 def naive_ranks(scores: Any, truth: list[int]) -> tuple[list[Any], list[Any]]:
     """Return (best, worst) rank for every text, and (video, best, worst) for every video with a caption."""
     rows, num_videos = scores.tolist(), scores.shape[1]
-    texts = [naive_rank_bounds(row[own], row[:own] + row[own + 1 :]) for row, own in zip(rows, truth, strict=True)]
+    texts = [
+        naive_rank_bounds(row[true_video], row[:true_video] + row[true_video + 1 :])
+        for row, true_video in zip(rows, truth, strict=True)
+    ]
     videos = []
     for video in sorted(set(truth)):
         captions: dict[int, list[float]] = {other: [] for other in range(num_videos)}
-        for row, own in zip(rows, truth, strict=True):
-            captions[own].append(row[video])
+        for row, caption_video in zip(rows, truth, strict=True):
+            captions[caption_video].append(row[video])
         others = [caption for other, caption in captions.items() if other != video and caption]
         videos.append((video, *naive_rank_bounds(max(captions[video]), [max(scores) for scores in others])))
     return texts, videos

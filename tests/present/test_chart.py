@@ -147,11 +147,11 @@ def test_texts_neither_overlap_nor_leave_the_image(end: float, tmp_path: Path, t
     scores = rng.normal(size=50) * 10 ** rng.uniform(-3, 3)
     draw(tmp_path / "a.png", np.linspace(0, end, 50), scores, *spans, end=end, query="a long query " * 40)
     boxes = [box for _, box in texts]
-    for number, (left, top, right, bottom) in enumerate(boxes):
-        assert 0 <= left < right <= chart.SIZE[0], texts[number]
-        assert 0 <= top < bottom <= chart.SIZE[1], texts[number]
-        for other in boxes[:number]:
-            assert left >= other[2] or other[0] >= right or top >= other[3] or other[1] >= bottom, texts[number]
+    for text_index, (left, top, right, bottom) in enumerate(boxes):
+        assert 0 <= left < right <= chart.SIZE[0], texts[text_index]
+        assert 0 <= top < bottom <= chart.SIZE[1], texts[text_index]
+        for other in boxes[:text_index]:
+            assert left >= other[2] or other[0] >= right or top >= other[3] or other[1] >= bottom, texts[text_index]
     clocks = [text for text, (_, top, _, _) in texts if top > chart.BOTTOM]
     assert 1 <= len(clocks) <= 13
     assert clocks[0] == "0:00"

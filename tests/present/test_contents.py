@@ -42,7 +42,7 @@ def test_cues_are_valid(form: str) -> None:
     assert body.endswith("\n")
     cues = [cue.split("\n") for cue in body.removesuffix("\n").split("\n\n")]
     if form == "srt":
-        assert [cue.pop(0) for cue in cues] == [str(number) for number in range(1, 9)]
+        assert [cue.pop(0) for cue in cues] == [str(cue_number) for cue_number in range(1, 9)]
     assert [len(cue) for cue in cues] == [2] * 8
     times = [read_times(cue[0]) for cue in cues]
     assert [start for start, _ in times] == sorted(start for start, _ in times)

@@ -46,7 +46,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_clip(path: Path) -> list[int]:
-    return [number for number, _ in read_timed(path)]
+    return [frame_number for frame_number, _ in read_timed(path)]
 
 
 def list_names(folder: Path) -> list[str]:
@@ -59,8 +59,8 @@ def test_a_clip_has_exactly_its_frames(name: str, films: Path, tmp_path: Path) -
     moments = [make_moment(str(films / name), (first + off) / 25, (last + off) / 25) for first, last, off in cuts]
     for clip, moment, (first, last, _) in zip(cut_moments(moments, tmp_path), moments, cuts, strict=True):
         found = read_timed(clip)
-        assert [number for number, _ in found] == list(range(first, last))
-        shown = [number / 25 - moment.start for number, _ in found]
+        assert [frame_number for frame_number, _ in found] == list(range(first, last))
+        shown = [frame_number / 25 - moment.start for frame_number, _ in found]
         assert [time for _, time in found] == pytest.approx(shown, abs=1e-3)
         with av.open(str(clip)) as container:
             assert [stream.type for stream in container.streams] == ["video"] + ["audio"] * (name == "plain.mp4")
@@ -94,7 +94,7 @@ def test_a_frame_that_ffmpeg_rounds_down_is_kept(tmp_path: Path) -> None:
 def test_a_clip_of_joined_recordings_has_exactly_its_frames(tmp_path: Path, suffix: str) -> None:
     how: dict[str, Any] = {"rate": 25, "codec": "mpeg2video", "options": {"g": "12", "bf": "2"}}
     numbers = ([first + k // 5 for k in range(200)] for first in (0, 40))
-    parts = [write_video(tmp_path / f"{own[0]}{suffix}", own, **how) for own in numbers]
+    parts = [write_video(tmp_path / f"{frame_numbers[0]}{suffix}", frame_numbers, **how) for frame_numbers in numbers]
     joined = tmp_path / f"joined{suffix}"
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
     (clip,) = cut_moments([make_moment(str(joined), 12, 13)], tmp_path / "out")
@@ -141,7 +141,7 @@ def test_variable_frame_intervals_are_kept(films: Path, tmp_path: Path) -> None:
     times = [(k + 3 * (k // 7)) / 25 for k in range(NUM_FRAMES)]
     (clip,) = cut_moments([make_moment(str(films / "uneven.mkv"), times[60], times[90])], tmp_path)
     found = read_timed(clip)
-    assert [number for number, _ in found] == list(range(60, 90))
+    assert [frame_number for frame_number, _ in found] == list(range(60, 90))
     assert [time for _, time in found] == pytest.approx([time - times[60] for time in times[60:90]], abs=1e-3)
 
 
@@ -151,8 +151,8 @@ def test_a_clip_of_slides_shows_from_its_start_what_stands_there(tmp_path: Path)
         picture: Any = container.add_stream("libx264", rate=25)
         sound: Any = container.add_stream("aac", rate=16000, layout="mono")
         picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
-        for number, pts in enumerate((0, 200, 400, 500)):
-            frame = av.VideoFrame.from_ndarray(draw(number), format="rgb24")
+        for frame_number, pts in enumerate((0, 200, 400, 500)):
+            frame = av.VideoFrame.from_ndarray(draw(frame_number), format="rgb24")
             frame.pts = pts
             container.mux(picture.encode(frame))
         container.mux(picture.encode(None))
@@ -252,9 +252,9 @@ def test_uncuttable_moments_are_refused_in_one_sentence(films: Path, tmp_path: P
         (make_moment(str(tmp_path / "sound.mp4")), f"{tmp_path}/sound.mp4: ffmpeg cannot cut 0:01.0 to 0:02.0: "),
         (make_moment(plain, 50, 60), f"{plain}: has no frame from 0:50.0 to 1:00.0"),
     ]
-    for number, (bad, message) in enumerate(cases):
-        assert_refused(partial(cut_moments, [good, bad], out / str(number)), message)
-        assert list_names(out / str(number)) == ["01_plain_1.00-1.20.mp4"]  # complete, and nothing of the other
+    for case_index, (bad, message) in enumerate(cases):
+        assert_refused(partial(cut_moments, [good, bad], out / str(case_index)), message)
+        assert list_names(out / str(case_index)) == ["01_plain_1.00-1.20.mp4"]  # complete, and nothing of the other
     (tmp_path / "file").write_text("")
     assert_refused(lambda: cut_moments([good], tmp_path / "file"), f"{tmp_path}/file: ")
     remote = make_moment("https://host/My film.mp4?signature=5f")
@@ -309,10 +309,10 @@ def test_a_clip_of_interlaced_video_does_not_comb(tmp_path: Path) -> None:
     with av.open(str(film), "w") as container:
         stream: Any = container.add_stream("libx264", rate=25, options={"x264-params": "tff=1", "crf": "1"})
         stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
-        for number in range(10):
+        for frame_index in range(10):
             picture = np.full((96, 96, 3), 48, np.uint8)
             for field in (0, 1):  # a bar that moves on between the fields
-                picture[field::2, 16 * number % 64 + 8 * field :][:, :16] = 208
+                picture[field::2, 16 * frame_index % 64 + 8 * field :][:, :16] = 208
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     (clip,) = cut_moments([make_moment(str(film), 0.12, 0.32)], tmp_path / "out")
@@ -334,7 +334,7 @@ def test_a_clip_has_no_timecode_or_chapter_of_its_video(ffmpeg: str, tmp_path: P
     moments = [make_moment(str(film), start, 2)]
     (clip,) = cut_moments(moments, tmp_path / "out", copies=find_copies(moments))
     told = [subprocess.run([ffmpeg, "-i", path], capture_output=True, check=False).stderr for path in (film, clip)]
-    assert [b"Chapters:" in own for own in told] == [True, False]
+    assert [b"Chapters:" in listing for listing in told] == [True, False]
     assert [probe(path).timecode for path in (film, clip)] == ["01:00:00:00", ""]
 
 
@@ -344,8 +344,8 @@ def test_sound_that_cannot_be_decoded_is_left_out(tmp_path: Path) -> None:
         picture: Any = container.add_stream("libx264", rate=25)
         sounds: list[Any] = [container.add_stream(name, rate=16000, layout="mono") for name in ("pcm_s16le", "aac")]
         picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
-        for number in range(50):
-            container.mux(picture.encode(av.VideoFrame.from_ndarray(draw(number), format="rgb24")))
+        for frame_number in range(50):
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(draw(frame_number), format="rgb24")))
         container.mux(picture.encode(None))
         for sound in sounds:
             write_sound(container, sound, seconds=2)
@@ -408,7 +408,7 @@ def test_pictures_are_copied_where_that_is_exact(films: Path, tmp_path: Path, na
     assert find_copies([make_moment(str(films / "open.mp4"), 1.2, 3.6)]) == [None], "groups of pictures are open"
     for clip, (first, last) in zip(cut_moments(plain, tmp_path, copies=copies), spans, strict=True):
         found = read_timed(clip)
-        assert [number for number, _ in found] == list(range(first, last))
+        assert [frame_number for frame_number, _ in found] == list(range(first, last))
         assert [time for _, time in found] == pytest.approx([k / 25 for k in range(last - first)], abs=1e-3)
         with av.open(str(clip)) as container:
             lengths = [float((stream.duration or 0) * (stream.time_base or 0)) for stream in container.streams]

@@ -109,7 +109,7 @@ def read_chapters(text: str, tmp_path: Path) -> list[tuple[float, float, str]]:
 def test_ffmpeg_reads_the_chapters(query: str, tmp_path: Path) -> None:
     moments = [make_moment(start=7.2504, end=9.9996), make_moment(start=0, end=1.5), make_moment(start=11, end=11.0001)]
     found = read_chapters(to_chapters(moments, query=query), tmp_path)
-    titles = [f"{query} ({number})" for number in (1, 2, 3)]
+    titles = [f"{query} ({chapter_number})" for chapter_number in (1, 2, 3)]
     assert found == [(0, 1.5, titles[0]), (7.25, 10.0, titles[1]), (11, 11.001, titles[2])]
     found = read_chapters(to_chapters(moments[1:2], query=query), tmp_path)
     assert found == [(0, 1.5, query + " " * query.endswith("\\"))]  # ffmpeg's reader needs a character there

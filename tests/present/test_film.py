@@ -19,10 +19,12 @@ pytestmark = pytest.mark.usefixtures("ffmpeg")
 def read_film(path: Path) -> tuple[list[int], dict[str, float]]:
     """Return the numbers of the frames, and the lengths of the streams by kind."""
     with av.open(str(path)) as container:
-        lengths = {str(own.type): float((own.duration or 0) * (own.time_base or 0)) for own in container.streams}
+        lengths = {
+            str(stream.type): float((stream.duration or 0) * (stream.time_base or 0)) for stream in container.streams
+        }
     frames = read_timed(path)
     assert [time for _, time in frames] == pytest.approx([k / 25 for k in range(len(frames))], abs=1e-3)
-    return [number for number, _ in frames], lengths
+    return [frame_number for frame_number, _ in frames], lengths
 
 
 def test_one_video_is_copied_and_others_are_fitted_to_the_first(tmp_path: Path) -> None:

@@ -105,11 +105,11 @@ def test_many_missing_files_are_one_line(
     run: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for number in range(9):
-        write_film(tmp_path / "films" / f"{number}.mp4", ("red", 1), salt=number)
+    for film_index in range(9):
+        write_film(tmp_path / "films" / f"{film_index}.mp4", ("red", 1), salt=film_index)
     run("index", "films", "--index", "index")
-    for number in range(8):
-        (tmp_path / "films" / f"{number}.mp4").unlink()
+    for film_index in range(8):
+        (tmp_path / "films" / f"{film_index}.mp4").unlink()
     code, written = run("search", "red", "--index", "index")
     assert code == 0
     gone = [line for line in written.splitlines() if "gone" in line]

@@ -101,10 +101,10 @@ def write_words(index: Path, name: str, texts: Sequence[TimedText]) -> None:
     content = find_content(index, name)
     with TextStore.create(index, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as store:
         for source in dict.fromkeys(text.source for text in texts):
-            own = [text for text in texts if text.source == source]
+            source_texts = [text for text in texts if text.source == source]
             track = store.begin(content, source, "model", duration_s=60.0)
-            vectors = load_sentence_encoder().encode([text.text for text in own])
-            store.add(track, own, vectors, until_s=own[-1].end)
+            vectors = load_sentence_encoder().encode([text.text for text in source_texts])
+            store.add(track, source_texts, vectors, until_s=source_texts[-1].end)
             store.finish(track)
         store.save()
 

@@ -99,8 +99,8 @@ def test_requests_of_other_origins_are_refused(client: TestClient) -> None:
             client.delete("/api/index", headers=headers),
         ):
             check_refusal(answer, 403, f"origin must be this server, got {origin}")
-    own = client.post("/api/search", json={"query": "red"}, headers={"Origin": "http://localhost"})
-    assert own.status_code == 200
+    same_origin = client.post("/api/search", json={"query": "red"}, headers={"Origin": "http://localhost"})
+    assert same_origin.status_code == 200
 
 
 def test_sec_fetch_site_decides_behind_a_tls_proxy(client: TestClient) -> None:
@@ -134,7 +134,7 @@ def test_bodies_above_the_limits_are_refused(client: TestClient) -> None:
         for _ in range(MAX_BYTES // 1024 + 1):
             yield b"x" * 1024
 
-    fields = b",".join(b'"a%d":1' % number for number in range(1_000_000))
+    fields = b",".join(b'"a%d":1' % index for index in range(1_000_000))
     for content, rule in (
         (b'"' + b"x" * MAX_BYTES + b'"', "the body must have at most 16 MiB, got more"),
         (endless(), "the body must have at most 16 MiB, got more"),

@@ -19,8 +19,8 @@ def test_requests_and_batches_are_counted_and_the_index_is_measured(client: Test
         client.get(path)
     for query in ("red", "blue", " "):
         client.post("/api/search", json={"query": query})
-    for number in range(3):
-        assert client.request(f"MADE-UP-{number}", "/healthz").status_code == 405
+    for index in range(3):
+        assert client.request(f"MADE-UP-{index}", "/healthz").status_code == 405
     values, info = read(client), engine.info()
     assert values["vidret_requests_total /api/videos/{id} 200"] == 2
     assert values["vidret_requests_total /api/videos/{id} 404"] == 1

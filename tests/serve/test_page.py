@@ -209,8 +209,8 @@ def look(
         return page
 
     yield open_page
-    for number, page in enumerate(pages):
-        shoot(page, f"{request.node.name}-{number}")
+    for page_index, page in enumerate(pages):
+        shoot(page, f"{request.node.name}-{page_index}")
         page.evaluate("window.localStorage?.clear()")
         page.close()
     assert [text for text in complaints if not any(refusal in text for refusal in refusals)] == []
@@ -330,14 +330,14 @@ def test_unlikely_results_are_folded(look: Look, indexed: Engine) -> None:
         page.goto(address)
         expect(page.locator("#status")).to_contain_text(kind)
         expect(page.locator("#results")).not_to_contain_text("unlikely")
-        number = cards(page).count()
+        num_cards = cards(page).count()
         rest = page.get_by_role("button", name="less likely")
         if kind == "videos":
             expect(rest).to_have_text(f"{num_unlikely} less likely")
         rest.click()
         expect(page.locator("#results")).to_contain_text("unlikely")
-        assert cards(page).count() > number > 0
-        expect(cards(page).nth(number)).to_be_focused()
+        assert cards(page).count() > num_cards > 0
+        expect(cards(page).nth(num_cards)).to_be_focused()
         expect(page.locator("#more")).to_be_hidden()
 
 
@@ -456,9 +456,9 @@ def test_the_list_of_all_videos_goes_on_as_its_end_comes_near_unless_there_is_a_
     assert len(set(titles(page).all_inner_texts())) == 6
     expect(page.locator("#more")).to_be_hidden()
     cards(page).nth(0).focus()
-    for number in range(1, 6):
+    for card_index in range(1, 6):
         press(page, "ArrowRight")
-        expect(cards(page).nth(number)).to_be_focused()
+        expect(cards(page).nth(card_index)).to_be_focused()
     hold(page, "**/api/videos/*")  # its facts are late
     press(page, "ArrowLeft", "Enter")
     expect(page.locator("#viewer-title")).to_have_text(titles(page).nth(4).inner_text())
@@ -1457,8 +1457,8 @@ def test_lists_are_changed_and_exported_and_saved_searches_opened(
     assert (saved["min_seconds"], saved["filmed_before"]) == (2, datetime(2037, 2, 4).timestamp()), (
         "all of the last day"
     )
-    own = SearchOptions(k=3, at_least=0.5, filters=Filters(min_fps=5))
-    lists.save_collection(SavedCollection.of_search("by a program", BUNNY, own))
+    options = SearchOptions(k=3, at_least=0.5, filters=Filters(min_fps=5))
+    lists.save_collection(SavedCollection.of_search("by a program", BUNNY, options))
     page.goto("/")
     give_by_file(page, image_path)
     expect(page.locator("#chip")).to_be_visible()
@@ -1489,7 +1489,7 @@ def test_what_somebody_else_changed_is_shown_not_overwritten(look: Look, lists: 
     items = page.get_by_role("list", name="Moments of the list").get_by_role("listitem")
     expect(items).to_have_count(4)
     changes, moments = hold(page, "**/api/collections/*", 1), list_moments(lists, "My list")
-    boxes = [box_of(items.nth(number).get_by_title("Remove")) for number in range(2)]
+    boxes = [box_of(items.nth(index).get_by_title("Remove")) for index in range(2)]
     for box in boxes:  # the second before the first has arrived, when the others have other places
         page.mouse.click(box["x"] + 5, box["y"] + 5)
     while not changes:

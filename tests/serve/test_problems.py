@@ -83,6 +83,6 @@ def test_long_values_are_shortened_and_many_errors_counted() -> None:
     sentence = describe_invalid([{"loc": ("body", "image"), "msg": "is wrong", "input": "x" * 10_000}])
     assert sentence.startswith("image: is wrong, got 'xxx")
     assert len(sentence) < MAX_VALUE_LENGTH + 40
-    many = [{"loc": ("body", f"a{number}"), "msg": "is wrong", "input": 1} for number in range(1000)]
+    many = [{"loc": ("body", f"a{index}"), "msg": "is wrong", "input": 1} for index in range(1000)]
     assert describe_invalid(many).startswith("a0: is wrong, got 1; a1: is wrong")
     assert describe_invalid(many).endswith("a4: is wrong, got 1; and 995 more")

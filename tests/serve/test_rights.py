@@ -32,7 +32,9 @@ def test_every_route_names_a_right_and_those_that_change_something_name_change(e
         if not isinstance(route, APIRoute):
             assert getattr(route, "path", "") in ALIKE, route
             continue
-        rights = {each.call.right for each in route.dependant.dependencies if isinstance(each.call, Right)}
+        rights = {
+            dependency.call.right for dependency in route.dependant.dependencies if isinstance(dependency.call, Right)
+        }
         assert rights, f"{route.path} names no right"
         changes = (route.methods or set()) & {"POST", "PUT", "DELETE", "PATCH"} and route.path not in READING
         # Biometric data, and the folders of the server: no reader gets them.

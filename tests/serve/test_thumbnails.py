@@ -153,7 +153,7 @@ async def test_hanging_storage_does_not_block_other_requests(tmp_path: Path, mon
 
     monkeypatch.setattr(thumbnails, "stat_file", look)
     made = Thumbnails(tmp_path / "kept", pool=LocalPool([]))
-    waiting = [asyncio.create_task(made.get(f"s3://bucket/{number}.mp4", 1.0, 64)) for number in range(60)]
+    waiting = [asyncio.create_task(made.get(f"s3://bucket/{index}.mp4", 1.0, 64)) for index in range(60)]
     await asyncio.sleep(0)
     async with asyncio.timeout(5):
         assert await anyio.to_thread.run_sync(lambda: "answered") == "answered"
@@ -164,11 +164,11 @@ async def test_hanging_storage_does_not_block_other_requests(tmp_path: Path, mon
 
 def test_least_recently_used_thumbnails_are_dropped(tmp_path: Path) -> None:
     kept = ThumbnailCache(tmp_path / "kept", 1000)
-    keys = [f"{number:032x}" for number in range(11)]
-    for number, key in enumerate(keys[:10]):
+    keys = [f"{index:032x}" for index in range(11)]
+    for key_index, key in enumerate(keys[:10]):
         kept.put(key, bytes(100))
-        os.utime(tmp_path / "kept" / f"{key}.jpg", (number, number))
-    assert all(kept.get(keys[number]) is not None for number in (0, 9)), "all of them fit, and these two were used last"
+        os.utime(tmp_path / "kept" / f"{key}.jpg", (key_index, key_index))
+    assert all(kept.get(keys[index]) is not None for index in (0, 9)), "all of them fit, and these two were used last"
     kept.put(keys[10], bytes(100))
     assert {path.stem for path in (tmp_path / "kept").iterdir()} == {*keys} - {keys[1], keys[2]}
     draft = tmp_path / "kept" / f"{keys[1]}.jpg.0123456789abcdef.part"
@@ -185,8 +185,8 @@ def test_other_files_in_its_folder_are_left_alone_and_write_errors_are_logged(
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "holiday.jpg").write_bytes(bytes(2000))
     kept = ThumbnailCache(tmp_path / "kept", 1000)
-    for number in range(20):
-        kept.put(f"{number:032x}", bytes(100))
+    for index in range(20):
+        kept.put(f"{index:032x}", bytes(100))
     assert (tmp_path / "kept" / "holiday.jpg").stat().st_size == 2000
     target = tmp_path / "target"
     target.touch()

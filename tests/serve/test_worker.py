@@ -81,11 +81,11 @@ async def test_waiting_searches_are_batched() -> None:
     engine, sizes = GatedEngine(), list[int]()
     with working(engine, size=200, on_batch=sizes.append) as worker:
         first = await occupy(worker, engine)
-        waiting = await put(*(worker.search(str(number), SearchOptions(k=number)) for number in range(MAX_BATCH + 3)))
+        waiting = await put(*(worker.search(str(k), SearchOptions(k=k)) for k in range(MAX_BATCH + 3)))
         assert len(worker) == MAX_BATCH + 3
         engine.gate.release(3)
         assert len(await first) == 10
-        assert (await asyncio.gather(*waiting)) == [[str(number)] * number for number in range(MAX_BATCH + 3)]
+        assert (await asyncio.gather(*waiting)) == [[str(k)] * k for k in range(MAX_BATCH + 3)]
     assert sizes == [1, MAX_BATCH, 3]
     assert [len(batch) for batch in engine.batches] == sizes
     assert len(engine.threads) == 1

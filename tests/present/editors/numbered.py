@@ -40,13 +40,13 @@ def read_shown(path: Path) -> list[tuple[int, float]]:
     """Return the number that each frame shows, and its time on a player's clock."""
     with av.open(str(path)) as container:
         zero = (container.start_time or 0) / 1_000_000
-    return [(number, time - zero) for number, time in read_timed(path)]
+    return [(frame_number, time - zero) for frame_number, time in read_timed(path)]
 
 
 def list_wanted(shown: Sequence[tuple[int, float]], start: float, end: float) -> list[int]:
     """Return the numbers of the frames that a span should have: those that begin in it, give or take half a frame."""
     half = (shown[1][1] - shown[0][1]) / 2
-    return [number for number, time in shown if start - half < time <= end - half]
+    return [frame_number for frame_number, time in shown if start - half < time <= end - half]
 
 
 def plan(moments: Sequence[Moment], *, fps: float | None = None, handles_s: float = 0.0) -> Timeline:

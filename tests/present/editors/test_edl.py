@@ -144,7 +144,7 @@ def test_source_times_have_labels_that_exist(
 
 def test_reel_names_are_short_alphanumeric_and_unique() -> None:
     names = ["holiday-2024-a.mp4", "holiday-2024-b.mp4", "bl.mp4", "ax.mp4", "\u6620\u753b.mp4", "\u8eca.mp4", "h.mp4"]
-    names += [f"holiday-2024-{number}.mp4" for number in range(120)]
+    names += [f"holiday-2024-{index}.mp4" for index in range(120)]
     moments = [make_moment(f"/films/{name}") for name in names] + [
         make_moment("/elsewhere/h.mp4"),
         make_moment("/films/h.mp4"),

@@ -74,7 +74,7 @@ def test_clips_have_the_frames_of_their_moments(numbered: dict[str, Path]) -> No
         at, length_s = (read_time(clip.marker.attrib[name]) for name in ("start", "duration"))
         start, marked, length = (time * clip.rate for time in (clip.start - zero, at - zero, length_s))
         assert start.denominator == marked.denominator == length.denominator == 1, "whole frames of the film"
-        numbers = [number for number, _ in shown[int(marked) : int(marked + length)]]
+        numbers = [frame_number for frame_number, _ in shown[int(marked) : int(marked + length)]]
         assert numbers == list_wanted(shown, moment.start, moment.end)
         assert clip.offset == end
         assert (clip.duration * rate).denominator == 1, "whole frames of the timeline"

@@ -28,7 +28,7 @@ def test_clips_have_the_frames_of_their_moments(numbered: dict[str, Path], name:
     starts = [rng.uniform(0, shown[-1][1] - 1) for _ in range(40)]
     moments = [make_moment(str(numbered[name]), start, start + rng.uniform(0.1, 1)) for start in starts]
     for clip in plan(moments).clips:
-        numbers = [number for number, _ in shown[clip.start : clip.end]]
+        numbers = [frame_number for frame_number, _ in shown[clip.start : clip.end]]
         assert numbers == list_wanted(shown, clip.moment.start, clip.moment.end)
         assert (clip.marked_start, clip.marked_end) == (clip.start, clip.end)
 
@@ -107,7 +107,7 @@ def test_frames_count_from_the_first_picture_where_sound_begins_earlier(tmp_path
     assert shown[0][1] == pytest.approx(2, abs=0.07)
     early, inside = plan([make_moment(str(path), 0.5, 2.4), make_moment(str(path), 3, 4)]).clips
     for clip in (early, inside):
-        numbers = [number for number, _ in shown[clip.start : clip.end]]
+        numbers = [frame_number for frame_number, _ in shown[clip.start : clip.end]]
         assert numbers == list_wanted(shown, clip.moment.start, clip.moment.end)
 
 

@@ -51,7 +51,7 @@ def test_events_lead_from_moments_to_a_checked_answer(serve: Serve, engine: Engi
 
 
 def test_model_writes_queries_before_the_first_event(serve: Serve, engine: Engine) -> None:
-    with run_chat(lambda number: say("Red [1]." if number else '["blue"]')) as chat:
+    with run_chat(lambda request_index: say("Red [1]." if request_index else '["blue"]')) as chat:
         client = serve(engine, llm=make_llm(chat))
         events = ask(client, llm_queries=True, question="red")
         assert len(chat.requests) == 2
@@ -64,7 +64,7 @@ def test_model_writes_queries_before_the_first_event(serve: Serve, engine: Engin
 
 def test_a_second_round_sends_the_moments_of_both(serve: Serve, engine: Engine) -> None:
     replies = [say('["blue"]'), stream("NOT SHOWN"), say('["green"]'), stream("Green [2].")]
-    with run_chat(lambda number: replies[number]) as chat:
+    with run_chat(lambda request_index: replies[request_index]) as chat:
         events = ask(serve(engine, llm=make_llm(chat)), llm_queries=True, moments=1, frames=1)
     assert [name for name, _ in events] == ["moments", "moments", "text", "answer"]
     first, both = ([moment["number"] for moment in event["moments"]] for _, event in events[:2])
@@ -108,7 +108,7 @@ def test_failing_endpoint_is_a_problem_without_the_key(
         stream("It is ", "\ud800 [1]."),
         Reply(b"[" * 100_000),
     ]
-    with run_chat(lambda number: replies[number]) as chat:
+    with run_chat(lambda request_index: replies[request_index]) as chat:
         client = serve(engine, llm=make_llm(chat))
         for _ in replies:
             events = ask(client, frames=0)
@@ -154,11 +154,11 @@ def test_client_gets_what_the_engine_answers(engine: Engine, chat: Chat) -> None
     local = engine.ask(QUESTION, llm, options=options)
     with serve_engine(engine, llm=llm) as url, RemoteEngine(url) as remote:
         served = remote.ask(QUESTION, options=options)
-        own = remote.ask(QUESTION, llm, videos=[find_id(engine, "both.mp4")], options=options)
-    for answer in (served, own):
+        client_answer = remote.ask(QUESTION, llm, videos=[find_id(engine, "both.mp4")], options=options)
+    for answer in (served, client_answer):
         assert (answer.text, answer.notes) == (local.text, local.notes)
     assert [(m.number, m.path) for m in served.cited] == [(m.number, m.path) for m in local.cited]
-    assert {moment.video for moment in own.context.moments} == {find_id(engine, "both.mp4")}
+    assert {moment.video for moment in client_answer.context.moments} == {find_id(engine, "both.mp4")}
 
 
 def test_client_reports_what_a_server_cannot_answer(engine: Engine) -> None:

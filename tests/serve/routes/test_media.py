@@ -106,14 +106,14 @@ def test_paths_cannot_leave_the_page_folder(client: TestClient) -> None:
 
 
 def test_a_changed_film_is_sent_and_what_is_no_file_is_reported(serve: Serve, own_engine: Engine) -> None:
-    client, number = serve(own_engine), find_id(own_engine, "red.mp4")
-    path = write_film(Path(own_engine.video(number).paths[0]), ("blue", 4))
-    assert client.get(f"/api/videos/{number}/stream").content == path.read_bytes()
+    client, video_id = serve(own_engine), find_id(own_engine, "red.mp4")
+    path = write_film(Path(own_engine.video(video_id).paths[0]), ("blue", 4))
+    assert client.get(f"/api/videos/{video_id}/stream").content == path.read_bytes()
     path.unlink()
     for make in (None, os.mkfifo, os.mkdir):
         if make is not None:
             make(path)
-        check_refusal(client.get(f"/api/videos/{number}/stream"), 404, f"{path}: {GONE}")
+        check_refusal(client.get(f"/api/videos/{video_id}/stream"), 404, f"{path}: {GONE}")
         if make is os.mkfifo:
             path.unlink()
 
@@ -126,8 +126,8 @@ def secret(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("place", ["file", "folder"])
 def test_link_in_place_of_a_film_is_not_followed(serve: Serve, own_engine: Engine, secret: Path, place: str) -> None:
-    client, number = serve(own_engine), find_id(own_engine, "red.mp4")
-    film = Path(own_engine.video(number).paths[0])
+    client, video_id = serve(own_engine), find_id(own_engine, "red.mp4")
+    film = Path(own_engine.video(video_id).paths[0])
     if place == "file":
         film.unlink()
         film.symlink_to(secret)
@@ -135,8 +135,8 @@ def test_link_in_place_of_a_film_is_not_followed(serve: Serve, own_engine: Engin
         film.parent.rename(film.parent.with_name("moved"))
         film.parent.symlink_to(secret.parent)
     for headers in ({}, {"Range": "bytes=0-9"}):
-        check_refusal(client.get(f"/api/videos/{number}/stream", headers=headers), 404, f"{film}: {RELINKED}")
-    assert client.get(f"/api/thumbnails/{number}").headers["x-vidret-reason"] == RELINKED
+        check_refusal(client.get(f"/api/videos/{video_id}/stream", headers=headers), 404, f"{film}: {RELINKED}")
+    assert client.get(f"/api/thumbnails/{video_id}").headers["x-vidret-reason"] == RELINKED
 
 
 def test_indexed_links_are_served(serve: Serve, tmp_path: Path) -> None:
@@ -152,11 +152,11 @@ def test_indexed_links_are_served(serve: Serve, tmp_path: Path) -> None:
             answer = client.get(f"/api/videos/{find_id(engine, name)}/stream")
             assert (answer.status_code, answer.content) == (200, (tmp_path / "films" / name).read_bytes())
             assert "x-vidret-reason" not in client.get(f"/api/thumbnails/{find_id(engine, name)}").headers
-        number = find_id(engine, "red.mp4")
+        video_id = find_id(engine, "red.mp4")
         os.utime(red, (1e9, 1e9))
-        assert client.get(f"/api/videos/{number}/stream").status_code == 404
+        assert client.get(f"/api/videos/{video_id}/stream").status_code == 404
         engine.index([tmp_path / "films"])
-        assert client.get(f"/api/videos/{number}/stream").status_code == 200, "the index has its new time"
+        assert client.get(f"/api/videos/{video_id}/stream").status_code == 200, "the index has its new time"
 
 
 def test_open_file_is_sent_even_if_its_path_is_replaced(own_engine: Engine, secret: Path) -> None:
@@ -227,12 +227,12 @@ def test_server_process_decodes_nothing(client: TestClient, engine: Engine, monk
 
 @pytest.mark.parametrize(("content", "reason"), [(None, "its file is gone"), (b"no film any more", "is not a video")])
 def test_grey_tile_shows_the_reason(serve: Serve, own_engine: Engine, content: bytes | None, reason: str) -> None:
-    client, number = serve(own_engine), find_id(own_engine, "red.mp4")
-    path = Path(own_engine.video(number).paths[0])
+    client, video_id = serve(own_engine), find_id(own_engine, "red.mp4")
+    path = Path(own_engine.video(video_id).paths[0])
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    answer = client.get(f"/api/thumbnails/{number}", params={"w": 200})
+    answer = client.get(f"/api/thumbnails/{video_id}", params={"w": 200})
     assert (answer.status_code, answer.headers["x-vidret-reason"]) == (200, reason)
     assert answer.headers["cache-control"] == "no-cache", "the file may come back"
     red, green, blue = colour(answer.content)

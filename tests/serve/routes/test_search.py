@@ -89,9 +89,9 @@ def test_moments_are_those_of_the_engine_in_all_videos_or_in_one(client: TestCli
     moment, row = engine.locate("green", 1)[0], answer["moments"][0]
     assert [row["start"], row["end"], row["score"]] == [moment.start, moment.end, moment.score]
     assert (row["title"], row["by"], answer["weak"]) == ("both", "curve", False)
-    number = find_id(engine, "both.mp4")
+    video_id = find_id(engine, "both.mp4")
     for body in ({"query": "blue"}, {"image": BLUE}):
-        row = client.post("/api/locate", json={**body, "video": number, "k": 1}).json()["moments"][0]
+        row = client.post("/api/locate", json={**body, "video": video_id, "k": 1}).json()["moments"][0]
         assert [row["start"], row["end"]] == pytest.approx([9, 16], abs=0.11)
     check_refusal(
         client.post("/api/locate", json={"query": "blue", "video": 99}), 404, "video must be one of this index, got 99"
@@ -150,7 +150,9 @@ def test_removed_video_is_left_out(serve: Serve, engine: Engine, monkeypatch: py
     monkeypatch.setattr(engine, "search_many", lambda queries, options: [hits for _ in queries])
     removed_id = find_id(engine, "red.mp4")
     find_video = type(engine).video
-    monkeypatch.setattr(engine, "video", lambda number: find_video(engine, 99 if number == removed_id else number))
+    monkeypatch.setattr(
+        engine, "video", lambda video_id: find_video(engine, 99 if video_id == removed_id else video_id)
+    )
     assert "red" not in names(client.post("/api/search", json={"query": "red"}))
 
 
