@@ -155,16 +155,16 @@ def alternate(plain: Any, wrap: Callable[[Any], Any]) -> Any:
 
     It is wrapped at the first of them: compiling checks takes a millisecond, and most runs call few of all functions.
     """
-    number = num_calls = 0
+    test_number = num_calls = 0
     checked: Any = None
 
     @wraps(plain)
     def sampled(*arguments: Any, **named: Any) -> Any:
-        nonlocal number, num_calls, checked
+        nonlocal test_number, num_calls, checked
         if not test.is_checked:
             return plain(*arguments, **named)
-        if number != test.number:
-            number, num_calls = test.number, 0
+        if test_number != test.number:
+            test_number, num_calls = test.number, 0
         num_calls += 1
         checked = checked or wrap(plain)
         return (plain if num_calls > EVERY and num_calls % EVERY else checked)(*arguments, **named)

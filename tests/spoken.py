@@ -160,11 +160,14 @@ def make_random_index(path: Path, films: Path, numbers: Sequence[int]) -> None:
     with Store.create(
         path, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
     ) as store:
-        for number in numbers:
-            rng, film = np.random.default_rng(number), films / str(number % 2) / f"{path.name}_{number}.mp4"
+        for video_index in numbers:
+            rng, film = (
+                np.random.default_rng(video_index),
+                films / str(video_index % 2) / f"{path.name}_{video_index}.mp4",
+            )
             film.parent.mkdir(parents=True, exist_ok=True)
             film.touch()
-            video = store.writer.begin_video(f"v{number}", duration=16.0, facts={}, num_segments=4)
+            video = store.writer.begin_video(f"v{video_index}", duration=16.0, facts={}, num_segments=4)
             store.writer.set_file(str(film), state="done", video=video)
             segments = []
             for index in range(4):

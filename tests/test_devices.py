@@ -222,9 +222,9 @@ def test_several_devices_are_of_one_kind_for_a_named_encoder(tmp_path: Path, mon
 
 def test_numpy_gets_its_threads_back_when_the_last_query_has_ended() -> None:
     def count() -> int:
-        number = set_blas_threads(1)
-        set_blas_threads(number)
-        return number
+        num_threads = set_blas_threads(1)
+        set_blas_threads(num_threads)
+        return num_threads
 
     before = set_blas_threads(2)
     if count() != 2:

@@ -141,7 +141,7 @@ def test_negative_terms_lower_scores(own: Engine, library: Path) -> None:
     own.index([write_film(library / "sea.mp4", ("blue", 2), ("red", 2))])
     plain, without = own.search("blue"), own.search("blue -red")
     assert Path(without[0].path).name == "blue.mp4"
-    gap = {hit.path: hit.score - {each.path: each.score for each in plain}[hit.path] for hit in without}
+    gap = {hit.path: hit.score - {plain_hit.path: plain_hit.score for plain_hit in plain}[hit.path] for hit in without}
     assert gap[str(library / "sea.mp4")] < -0.1
     assert gap[str(library / "blue.mp4")] == pytest.approx(0, abs=1e-5), "no penalty without the negative term"
     slope = own._index.pictures.find_scale(own.ranker).slope
@@ -234,11 +234,17 @@ def test_many_searches_have_the_results_of_each(engine: Engine) -> None:
         ("green", SearchOptions(k=3, rerank="glscl", filters=Filters(min_seconds=5))),
         ("white", SearchOptions(k=3, filters=Filters(max_seconds=1))),
         ("blue", SearchOptions(k=3, candidates=1)),
-        *((f"thing {number}", SearchOptions()) for number in range(20)),
+        *((f"thing {index}", SearchOptions()) for index in range(20)),
     ]
     together = engine.search_many([query for query, _ in searches], [options for _, options in searches])
-    for (query, each), hits in zip(searches, together, strict=True):
-        alone = engine.search(query, each.k, candidates=each.candidates, rerank=each.rerank, filters=each.filters)
+    for (query, search_options), hits in zip(searches, together, strict=True):
+        alone = engine.search(
+            query,
+            search_options.k,
+            candidates=search_options.candidates,
+            rerank=search_options.rerank,
+            filters=search_options.filters,
+        )
         assert [(h.video, h.path, h.weak, h.time) for h in hits] == [(h.video, h.path, h.weak, h.time) for h in alone]
         np.testing.assert_allclose([hit.score for hit in hits], [hit.score for hit in alone], rtol=1e-5)
     assert [len(hits) for hits in together[:6]] == [2, 1, 3, 1, 0, 3]
@@ -260,7 +266,7 @@ def test_threads_open_an_index_once(coloured: Path, monkeypatch: pytest.MonkeyPa
     with Engine(coloured / "index", ColourEncoder()) as engine, ThreadPoolExecutor(4) as threads:
         hits = list(threads.map(engine.search, ["red"] * 4))
     assert len(opened) == 1
-    assert all(own == hits[0] for own in hits)
+    assert all(thread_hits == hits[0] for thread_hits in hits)
 
 
 def test_other_encoders_and_invalid_queries_are_rejected(engine: Engine, films: Path, tmp_path: Path) -> None:
@@ -401,7 +407,7 @@ def sum_levels(hit: Hit, ranker: Ranker) -> float:
 
 def assert_same_hits(hits: list[Hit], others: list[Hit]) -> None:
     """Compare two results, whose scores may differ in the last bits, since blocks have other shapes."""
-    assert [each[:3] for each in summarise(hits)] == [each[:3] for each in summarise(others)]
+    assert [summary[:3] for summary in summarise(hits)] == [summary[:3] for summary in summarise(others)]
     assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in others], abs=2e-6)
 
 
@@ -415,8 +421,8 @@ def test_converted_model_ranks_as_its_aligner_does_without_an_index(method: str,
     assert engine.ranker.name == str(tmp_path / "model.aligner.safetensors")
     engine.index([mosaics], shots=False)
     films = {path.name: encoder.encode_frames(read_film(path, encoder), tokens=True) for path in mosaics.iterdir()}
-    places = [(name, number) for name, segments in films.items() for number in range(len(segments))]
-    segments = [films[name][number] for name, number in places]
+    places = [(name, index) for name, segments in films.items() for index in range(len(segments))]
+    segments = [films[name][index] for name, index in places]
     assert len(places) == engine.info().searchable == {"ucofia": 6, "glscl": 3}[method]  # 4 frames a segment, or 12
     levels, best = score_directly(f"trained {method}", encoder.encode_text(QUERIES), segments)
     weights = (1 / 3, 1 / 3, 1 / 3) if method == "ucofia" else (1.0, 0.5)
@@ -424,13 +430,13 @@ def test_converted_model_ranks_as_its_aligner_does_without_an_index(method: str,
     for row, query in enumerate(QUERIES):
         expected: dict[str, tuple[str, int, float, float]] = {}
         for column in np.argsort(-np.asarray(totals)[row]):
-            name, number = places[column]
+            name, segment_index = places[column]
             time = float(segments[column].times[int(best[row, column])])
-            expected.setdefault(name, (name, number, time, float(np.asarray(totals)[row, column])))
+            expected.setdefault(name, (name, segment_index, time, float(np.asarray(totals)[row, column])))
         hits = engine.search(query, candidates=len(places))
-        assert [each[:3] for each in summarise(hits)] == [each[:3] for each in expected.values()]
+        assert [summary[:3] for summary in summarise(hits)] == [wanted[:3] for wanted in expected.values()]
         found = [sum_levels(hit, engine.ranker) for hit in hits]
-        assert found == pytest.approx([each[3] for each in expected.values()], abs=1e-4)
+        assert found == pytest.approx([wanted[3] for wanted in expected.values()], abs=1e-4)
     assert engine.locate("cartoon", 1)[0].by == "curve", "moments need no aligner"
 
 
@@ -495,7 +501,9 @@ def test_results_stay_correct_while_another_process_indexes(indexed_mosaics: Pat
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
             ranker = engine.ranker
             found = {h.video: (*summarise([h])[0][:3], sum_levels(h, ranker)) for h in hits if h.video in known}
-            assert {video: each[:3] for video, each in found.items()} == {v: each[:3] for v, each in known.items()}
+            assert {video: summary[:3] for video, summary in found.items()} == {
+                v: known_summary[:3] for v, known_summary in known.items()
+            }
             assert [found[video][3] for video in known] == pytest.approx([known[v][3] for v in known], abs=2e-6)
         assert writer.returncode == 0
         assert len(sizes) > 1, "the index grew during the searches"

@@ -180,9 +180,9 @@ def test_any_text_is_answered_or_refused(worded: Engine, query: str, sources: li
     results: list[Hit | Moment] = [*hits, *moments]
     for result in results:
         assert np.isfinite(result.score)
-        for each in result.evidence:
-            assert 0 <= each.share <= 1 + 1e-6
-            assert all(0 <= start < end <= len(each.text) for start, end in each.matches)
+        for evidence in result.evidence:
+            assert 0 <= evidence.share <= 1 + 1e-6
+            assert all(0 <= start < end <= len(evidence.text) for start, end in evidence.matches)
     assert all(moment.start < moment.end for moment in moments)
     assert len({hit.video for hit in hits}) == len(hits) <= 3
 
@@ -193,9 +193,9 @@ def test_a_concept_is_searched_in_pictures_whatever_is_said(folder: Path, worded
     try:
         hits = {Path(hit.path).stem: hit for hit in worded.search("@captain")}
         assert hits["red"].score > max(hits[name].score for name in ("blue", "white", "turn", "back")) + 1
-        assert all(each.source == "picture" for hit in hits.values() for each in hit.evidence)
+        assert all(evidence.source == "picture" for hit in hits.values() for evidence in hit.evidence)
         spoken = worded.search("@captain says please call again")[0]
-        assert "speech" in {each.source for each in spoken.evidence}, "the rest of a clause about words"
+        assert "speech" in {evidence.source for evidence in spoken.evidence}, "the rest of a clause about words"
         assert [Path(hit.path).stem for hit in worded.search('@captain "good morning captain"')] == ["blue"]
         with pytest.raises(VidretError, match="sources must include picture for a concept or a person"):
             worded.search("@captain", sources=["speech"])

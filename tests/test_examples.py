@@ -63,7 +63,7 @@ def test_example_runs(
         "OWN": tmp_path / "own",
     }
     line, expected = SCRIPTS[name]
-    arguments = [str(places.get(each, each)) for each in line.split()]
+    arguments = [str(places.get(word, word)) for word in line.split()]
     with serve_index(folder / "index") if "URL" in arguments else nullcontext("") as url:
         monkeypatch.setattr(sys, "argv", [name, *(url if argument == "URL" else argument for argument in arguments)])
         runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")

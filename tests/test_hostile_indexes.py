@@ -59,8 +59,8 @@ def repair(index: Path, _films: Path) -> None:
 def keep_thumbnails(index: Path, _films: Path) -> None:
     Store.open(index).close()
     cache = ThumbnailCache(index / "thumbnails", 1000)
-    for number in range(20):
-        cache.put(f"{number:032x}", b"x" * 100)
+    for key_index in range(20):
+        cache.put(f"{key_index:032x}", b"x" * 100)
 
 
 def watch(index: Path, _films: Path) -> None:
@@ -82,18 +82,18 @@ def read_all(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize(("name", "change"), [pytest.param(*each, id=each[0]) for each in list_changes()])
+@pytest.mark.parametrize(("name", "change"), [pytest.param(*case, id=case[0]) for case in list_changes()])
 def test_a_hostile_index_changes_nothing_outside(name: str, change: Change, sound: Path, tmp_path: Path) -> None:
     started = time.monotonic()
     for use in (search, add_films, check, repair, keep_thumbnails, watch, change_watch, drop_vectors):
         folder = tmp_path / use.__name__
-        index, own = folder / "elsewhere" / "index", make_own_folder(folder / "own")
+        index, user_folder = folder / "elsewhere" / "index", make_own_folder(folder / "own")
         shutil.copytree(sound / "index", index)
-        change(index, own)
-        before = read_all(own)
+        change(index, user_folder)
+        before = read_all(user_folder)
         with contextlib.suppress(VidretError):
             use(index, sound / "films")
-        assert read_all(own) == before, f"{name}: {use.__name__}"
+        assert read_all(user_folder) == before, f"{name}: {use.__name__}"
     assert time.monotonic() - started < MAX_S
 
 

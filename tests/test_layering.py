@@ -69,7 +69,7 @@ FENCES = {
 # What must not be imported where: decoding processes start fast and stay small, an index opens without a model.
 CHANNELS = (*(f"channels/{name}.py" for name in ("base", "speech", "screen", "subtitles")), "channels/texts/*")
 NO_TORCH = ("video/*", *CHANNELS, "store/*", "types/*", "errors.py", "client/*", "__init__.py")
-BANS = {"torch": tuple(f"vidret/{each}" for each in NO_TORCH)}
+BANS = {"torch": tuple(f"vidret/{pattern}" for pattern in NO_TORCH)}
 # torchcodec gives tensors; its module loads torch on first use, and no other decoder's process does.
 EXEMPT = {("torch", "vidret/video/decoders/torchcodec.py")}
 
@@ -90,7 +90,7 @@ def read_imports(source: str, path: str) -> list[tuple[int, str]]:
 
 
 def rung(room: str) -> int | None:
-    return next((number for number, rooms in enumerate(RUNGS) if room in rooms), None)
+    return next((rung_index for rung_index, rooms in enumerate(RUNGS) if room in rooms), None)
 
 
 def broken_rules(source: str, path: str) -> list[str]:
@@ -105,7 +105,7 @@ def broken_rules(source: str, path: str) -> list[str]:
             other = rest[0] if rest else "__init__"
             if other == room:
                 continue
-            below = {each for rooms in RUNGS[: rung(room)] for each in rooms}
+            below = {lower for rooms in RUNGS[: rung(room)] for lower in rooms}
             allowed = ONLY.get(room, below)
             if other not in allowed:
                 broken.append(f"{place}, but {room} may import {', '.join(sorted(allowed)) or 'no other room'} only")

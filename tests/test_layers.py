@@ -35,15 +35,18 @@ def naive_attention(
     for i in range(len(queries)):
         channels = []
         for head in range(heads):
-            own = slice(head * size, (head + 1) * size)
+            head_slice = slice(head * size, (head + 1) * size)
             logits = [
-                float(query[i, own] @ key[j, own]) / math.sqrt(size) + (0.0 if bias is None else float(bias[j]))
+                float(query[i, head_slice] @ key[j, head_slice]) / math.sqrt(size)
+                + (0.0 if bias is None else float(bias[j]))
                 for j in range(len(memory))
                 if not causal or j <= i
             ]
             highest = max(logits)
             exponentials = [math.exp(logit - highest) for logit in logits]
-            total = sum((exponential * value[j, own] for j, exponential in enumerate(exponentials)), torch.zeros(size))
+            total = sum(
+                (exponential * value[j, head_slice] for j, exponential in enumerate(exponentials)), torch.zeros(size)
+            )
             channels.append(total / sum(exponentials))
         rows.append(attention.out_proj(torch.cat(channels)))
     return torch.stack(rows)
@@ -100,10 +103,10 @@ def test_attention_of_short_sequences_has_values_and_gradients_of_torchs_kernel(
         bias[0, ..., 3] = -torch.inf
     weights, found = torch.randn(2, 3, num_tokens, 4).bfloat16(), []
     for dtype in (torch.bfloat16, torch.float64):  # the latter takes PyTorch's kernel
-        own = parts.to(dtype).requires_grad_()
-        query, key, value = own.unbind(0)
+        inputs = parts.to(dtype).requires_grad_()
+        query, key, value = inputs.unbind(0)
         mixed = attend(query, key, value, None if bias is None else bias.to(dtype), causal=causal)
-        (grad,) = torch.autograd.grad((mixed * weights.to(dtype)).sum(), own)
+        (grad,) = torch.autograd.grad((mixed * weights.to(dtype)).sum(), inputs)
         found.append((mixed.double(), grad.double()))
     for plain, fused in zip(*found, strict=True):
         torch.testing.assert_close(plain, fused, atol=0.05, rtol=0.02)

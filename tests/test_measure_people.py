@@ -21,13 +21,13 @@ Spans = list[tuple[int, int, str]]  # in tenths of a second
 def measure_naively(true: Spans, found: Spans, collar: int) -> tuple[float, ...]:
     """Count the errors of each tenth of a second, for every assignment of speakers."""
     best: tuple[float, ...] = ()
-    speakers, others = sorted({each[2] for each in true}), sorted({each[2] for each in found})
-    others += [f"nobody {number}" for number in range(len(speakers))]
+    speakers, others = sorted({span[2] for span in true}), sorted({span[2] for span in found})
+    others += [f"nobody {index}" for index in range(len(speakers))]
     for partners in itertools.permutations(others, len(speakers)):
         names = dict(zip(partners, speakers, strict=True))
         counts = [0, 0, 0, 0]
         for moment in range(100):
-            if collar and any(-collar <= moment - time < collar for each in true for time in each[:2]):
+            if collar and any(-collar <= moment - time < collar for span in true for time in span[:2]):
                 continue
             speaking = {who for start, end, who in true if start <= moment < end}
             heard = {who for start, end, who in found if start <= moment < end}
@@ -41,7 +41,7 @@ def measure_naively(true: Spans, found: Spans, collar: int) -> tuple[float, ...]
 
 def draw_spans(names: str) -> st.SearchStrategy[Spans]:
     spans = st.tuples(st.integers(0, 60), st.integers(1, 30), st.sampled_from(names))
-    return st.lists(spans.map(lambda own: (own[0], own[0] + own[1], own[2])), min_size=1, max_size=5)
+    return st.lists(spans.map(lambda drawn: (drawn[0], drawn[0] + drawn[1], drawn[2])), min_size=1, max_size=5)
 
 
 @settings(max_examples=60)
@@ -58,16 +58,16 @@ def test_errors_are_the_naive_ones(true: Spans, found: Spans, collar: int) -> No
 
 def test_films_hold_what_is_said_of_them(tmp_path: Path) -> None:
     voices = {}
-    for number, name in enumerate(("a", "b")):
+    for speaker_index, name in enumerate(("a", "b")):
         path = tmp_path / f"{name}.wav"
-        tone = 0.3 * np.sin(np.arange(16_000) * (0.1 + 0.2 * number))
+        tone = 0.3 * np.sin(np.arange(16_000) * (0.1 + 0.2 * speaker_index))
         with wave.open(str(path), "wb") as file:
             file.setparams((1, 2, 16_000, 0, "NONE", ""))
             silence = np.zeros(8_000)
             file.writeframes((32767 * np.concatenate([silence, tone, silence])).astype(np.int16).tobytes())
         voices[name] = [path]
     audio, spoken = tool.make_sound(random.Random(1), voices, 6.0)
-    assert {each.speaker for each in spoken} == {"a", "b"}
+    assert {turn.speaker for turn in spoken} == {"a", "b"}
     film = tmp_path / "film.mp4"
     tool.write_film(film, [np.full((48, 64, 3), 40, np.uint8)] * int(5 * len(audio) / 16_000), 5, audio=audio)
     heard = np.concatenate([samples for _, samples in read_audio(str(film), 16_000)])

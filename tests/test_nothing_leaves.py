@@ -46,7 +46,7 @@ def told(guard: Guard) -> list[str]:
     films = guard.home / "films"
     write_worded(films / "sign.mkv", ("lighthouse", 2.0), subtitles=SUBTITLES)
     shutil.copy(sample_videos() / "bigbuckbunny.mp4", films / "bunny.mp4")
-    with run_chat(lambda number: say("At the lighthouse [1]." if number else '["a lighthouse"]')) as chat:
+    with run_chat(lambda request_index: say("At the lighthouse [1]." if request_index else '["a lighthouse"]')) as chat:
         lines = [
             ["index", str(films)],
             ["search", "lighthouse", "--json"],

@@ -40,7 +40,7 @@ def find_commands(text: str) -> list[str]:
     blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     outside = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     lines = re.findall(r"(?:^\$? ?|&& )(vidret [^\n]*)", blocks, re.MULTILINE)
-    return lines + [" ".join(each.split()) for each in re.findall(r"`(vidret [^`]*)`", outside)]
+    return lines + [" ".join(command.split()) for command in re.findall(r"`(vidret [^`]*)`", outside)]
 
 
 def check_command(line: str) -> None:
@@ -66,8 +66,8 @@ def check_command(line: str) -> None:
 
 def check_values(options: dict[str, str], line: str) -> None:
     data = options.get("--data")
-    names = {name: [name, *(f"{name}-{split}" for split in each.splits)] for name, each in DATASETS.items()}
-    assert data in (None, "my-folder", "queries") or any(data in each for each in names.values()), line
+    names = {name: [name, *(f"{name}-{split}" for split in dataset.splits)] for name, dataset in DATASETS.items()}
+    assert data in (None, "my-folder", "queries") or any(data in accepted for accepted in names.values()), line
     if data and "--calibrate" in options:
         assert options["--calibrate"] in DATASETS[data].splits, line
     if not re.match(r"[\d.]+$|METHOD$", source := options.get("--from", "r2tuning")):
@@ -136,7 +136,7 @@ def test_installing_says_what_takes_minutes_and_compiles_it() -> None:
     """Of ``make demo``; pip speaks, and so does the step after it."""
     command = ["make", "--dry-run", "--always-make", ".venv/demo"]
     lines = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.splitlines()
-    pip = next(number for number, line in enumerate(lines) if "-m pip install" in line)
+    pip = next(line_index for line_index, line in enumerate(lines) if "-m pip install" in line)
     assert "Installing vidret[cpu,starter,demo,words] into .venv" in lines[pip - 1]
     assert "quiet" not in lines[pip]
     assert "-m compileall" in lines[pip + 2]

@@ -58,7 +58,7 @@ def make_value(kind: Any, number: int) -> Any:
         return np.array([number, number + 0.5])
     inner = get_args(kind)
     if get_origin(kind) is tuple:
-        return tuple(make_value(each, number) for each in inner if each is not Ellipsis)
+        return tuple(make_value(inner_kind, number) for inner_kind in inner if inner_kind is not Ellipsis)
     if get_origin(kind) is Literal:
         return inner[-1]
     if get_origin(kind) in (Mapping, dict):
@@ -76,10 +76,10 @@ def make_value(kind: Any, number: int) -> Any:
 def make_result(result_type: Any) -> Any:
     """Return a result of which each field that is shown has a value of its own."""
     hints, values = get_type_hints(result_type, include_extras=True), {}
-    for number, field in enumerate(dataclasses.fields(result_type), start=1):
+    for field_index, field in enumerate(dataclasses.fields(result_type), start=1):
         kind, shown = split_hint(hints[field.name])
         if shown.everywhere:
-            values[field.name] = make_value(kind, number)
+            values[field.name] = make_value(kind, field_index)
     if "segment" in values:  # of the same video
         values["segment"] = dataclasses.replace(values["segment"], video=values["video"])
     return result_type(**values)
@@ -88,9 +88,9 @@ def make_result(result_type: Any) -> Any:
 @pytest.mark.parametrize("result_type", RESULTS)
 def test_every_field_of_a_result_is_a_described_field_over_http(result_type: Any) -> None:
     model = ROW_MODELS[result_type]
-    own = LinkedRow.model_fields if issubclass(model, LinkedRow) else {}
+    link_fields = LinkedRow.model_fields if issubclass(model, LinkedRow) else {}
     fields = {row_field.name: row_field for row_field in list_row_fields(result_type, "http")}
-    assert model.model_fields.keys() - own - EXTRA.get(result_type, {}).keys() == fields.keys()
+    assert model.model_fields.keys() - link_fields - EXTRA.get(result_type, {}).keys() == fields.keys()
     properties = model.model_json_schema()["properties"]
     assert {name: properties[name]["description"] for name in fields} == {n: field.help for n, field in fields.items()}
     assert [name for name, field in fields.items() if not field.help] == []

@@ -107,7 +107,7 @@ def test_every_option_is_a_documented_keyword_in_python(options_type: Any) -> No
     method = getattr(Searchable, COMMANDS[options_type])
     _self, _query, *parameters = inspect.signature(method).parameters.values()
     defaults = {parameter.name: parameter.default for parameter in parameters if parameter.name != "video"}
-    assert defaults == {each.name: each.default for each in fields(options_type)}
+    assert defaults == {option.name: option.default for option in fields(options_type)}
     assert [name for name in defaults if f"    {name}: " not in method.__doc__] == []
     options, recorder = other_options(options_type), Recorder()
     getattr(recorder, COMMANDS[options_type])("dog", **{name: getattr(options, name) for name in defaults})
@@ -138,7 +138,7 @@ def test_every_option_is_a_described_field_over_http(options_type: Any) -> None:
 
 def test_none_is_written_where_it_is_not_the_default() -> None:
     assert encode_options(SearchOptions(rerank=None))["rerank"] == "none"
-    written = {each.name for each in list_options(SearchOptions) if each.default not in (None, ())}
+    written = {option.name for option in list_options(SearchOptions) if option.default not in (None, ())}
     assert encode_options(SearchOptions()).keys() == written
     assert encode_options(SearchOptions(seen=()))["seen"] == ()
     assert encode_options(Filters()) == {}
@@ -149,7 +149,7 @@ def test_every_option_is_one_of_the_command(options_type: Any, run: Runner, monk
     recorder, name = Recorder(), COMMANDS[options_type]
     open_nothing: Callable[..., Recorder] = lambda *_arguments, **_options: recorder  # noqa: E731
     monkeypatch.setattr(f"vidret.cli.commands.{name}.open_engine_or_client", open_nothing)
-    params = {each.name: each for each in load_commands()[name].params}
+    params = {parameter.name: parameter for parameter in load_commands()[name].params}
     arguments, options = [name, "dog"], other_options(options_type)
     for option in list_options(options_type):
         if option.option.panel is None:  # for Python and HTTP alone

@@ -76,11 +76,11 @@ def test_computed_axes_and_generators_are_left_to_jaxtyping(function: Any) -> No
 def test_some_calls_are_checked_and_the_first_ones_of_each_test() -> None:
     wrong: Any = np.zeros((2, 3), np.float32)
     refused = []
-    for number in range(1, 3 * EVERY + 1):
+    for call_index in range(1, 3 * EVERY + 1):
         try:
             Frames(wrong, np.zeros(2))
         except TypeCheckError:
-            refused.append(number)
+            refused.append(call_index)
     assert refused == [*range(1, EVERY + 1), 2 * EVERY, 3 * EVERY]
 
 

@@ -22,12 +22,13 @@ def naive_video(model: TemporalTransformer, frames: Tensor) -> Tensor:
         for index in range(len(rows)):
             attended = []
             for head in range(block.attn.heads):
-                own = slice(head * width, (head + 1) * width)
-                query = packed[index][:dim][own]
-                logits = [float(query @ other[dim : 2 * dim][own]) / math.sqrt(width) for other in packed]
+                head_slice = slice(head * width, (head + 1) * width)
+                query = packed[index][:dim][head_slice]
+                logits = [float(query @ other[dim : 2 * dim][head_slice]) / math.sqrt(width) for other in packed]
                 weights = [math.exp(logit - max(logits)) for logit in logits]
                 values = [
-                    weight / sum(weights) * other[2 * dim :][own] for weight, other in zip(weights, packed, strict=True)
+                    weight / sum(weights) * other[2 * dim :][head_slice]
+                    for weight, other in zip(weights, packed, strict=True)
                 ]
                 attended.append(torch.stack(values).sum(dim=0))
             rows[index] = rows[index] + block.attn.out_proj(torch.cat(attended))

@@ -43,7 +43,7 @@ def test_alternatives_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch) -> N
     asks = {name: partial(lambda name, query: calls.append((name, query)), name) for name in ("old", "new")}
     told = harness.time_in_turn(asks, ["a", "b"], num_warm=1)
     assert calls == [(name, query) for query in ("a", "a", "b") for name in ("old", "new")]
-    assert {key for own in told.values() for key in own} == {"p50_ms", "p99_ms", "p50_cpu_ms"}
+    assert {key for times in told.values() for key in times} == {"p50_ms", "p99_ms", "p50_cpu_ms"}
     monkeypatch.setattr(bench, "ROUNDS", 1)
     assert bench.measure_threads(time.sleep, [0.2]) > 1.2
 
@@ -79,7 +79,7 @@ def test_a_measured_index_is_as_the_starter_makes_one(tmp_path: Path) -> None:
 )
 def test_a_run_waits_for_the_slowest(workers: list[Any], capacity: dict[str, float], segments_per_s: float) -> None:
     tool = load_tool("model_throughput")
-    found = tool.predict(capacity, [tool.Workers(*own) for own in workers])
+    found = tool.predict(capacity, [tool.Workers(*group) for group in workers])
     assert found.segments_per_s == pytest.approx(segments_per_s)
     assert max(found.utilisation.values()) == pytest.approx(1)
 

@@ -69,8 +69,8 @@ def write_worded(
         sound = cast(Any, container.add_stream("aac", rate=16000, layout="mono")) if silence else None
         source = cast(Any, av.open(io.BytesIO(subtitles.encode()), format="srt")) if subtitles else None
         track = cast(Any, container.add_stream_from_template(source.streams.subtitles[0])) if source else None
-        for number, (text, seconds) in enumerate(scenes):
-            picture = draw_text(text, salt + 67 * number * cuts)
+        for scene_index, (text, seconds) in enumerate(scenes):
+            picture = draw_text(text, salt + 67 * scene_index * cuts)
             for _ in range(round(seconds * RATE)):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())

@@ -97,10 +97,12 @@ def write_part(path: Path, numbers: Sequence[int], *, num_segments: int | None =
             store.metadata.set(SEGMENTS, FOLLOW_SHOTS)
         video = store.writer.begin_video("v1", duration=40.0, facts={"codec": "grey"}, num_segments=num_segments)
         store.writer.set_file("/videos/v1.mp4", state="running", video=video)
-        for number in numbers:
-            content, start = 100 + number, length_s * number
+        for segment_index in numbers:
+            content, start = 100 + segment_index, length_s * segment_index
             changes, packed = shots(content, start), tokens(content)
-            add_segment(store, video, number, start, start + length_s, embedding(content), tokens=packed, shots=changes)
+            add_segment(
+                store, video, segment_index, start, start + length_s, embedding(content), tokens=packed, shots=changes
+            )
     return path
 
 
@@ -208,12 +210,12 @@ def test_states_and_reasons_are_merged(tmp_path: Path) -> None:
 def test_index_that_got_further_with_a_file_is_believed(
     tmp_path: Path, own_state: str, other_state: str, state: str, *, disagreed: bool
 ) -> None:
-    for name, own in (("out", own_state), ("1", other_state)):
+    for name, file_state in (("out", own_state), ("1", other_state)):
         with create(tmp_path / name) as store:
-            if own in ("done", "missing"):
+            if file_state in ("done", "missing"):
                 add_video(store, "v5", seed=5)
-            facts = {"num_bytes": 5, "mtime_ns": 5} if own != "pending" else {}
-            store.writer.set_file("/videos/v5.mp4", state=own, reason=f"is {own}", **facts)  # type: ignore[arg-type]
+            facts = {"num_bytes": 5, "mtime_ns": 5} if file_state != "pending" else {}
+            store.writer.set_file("/videos/v5.mp4", state=file_state, reason=f"is {file_state}", **facts)  # type: ignore[arg-type]
     report = merge(tmp_path / "out", tmp_path / "1")
     record = read_record(tmp_path / "out", "/videos/v5.mp4")
     assert (record.state, record.reason) == (state, f"is {state}")
@@ -417,9 +419,9 @@ def test_projected_tokens_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 def test_search_of_a_merged_index_equals_that_of_one_index(tmp_path: Path) -> None:
     films = tmp_path / "films"
-    for number, colour in enumerate(COLOURS):
-        other = list(COLOURS)[number - 1]
-        write_film(films / str(number % 2) / f"{colour}.mp4", (colour, 4 + number), (other, 2))
+    for film_index, colour in enumerate(COLOURS):
+        other = list(COLOURS)[film_index - 1]
+        write_film(films / str(film_index % 2) / f"{colour}.mp4", (colour, 4 + film_index), (other, 2))
     (films / "1" / "bad.mp4").write_text("no video")
     for name, folder in (("even", films / "0"), ("odd", films / "1"), ("all", films)):
         Engine(tmp_path / name, ColourEncoder()).index([folder])

@@ -277,7 +277,7 @@ def test_no_model_is_asked_without_moments() -> None:
 def test_a_second_round_shows_other_moments_if_the_first_do_not_show_it() -> None:
     engine, question, options = SmallEngine(), "who opens the door", ContextOptions(moments=1)
     replies = [say('["a door opens"]'), say(NOT_SHOWN), say('["a hand on a handle"]'), say("A man [2], not [1].")]
-    with run_chat(lambda number: replies[number]) as chat:
+    with run_chat(lambda request_index: replies[request_index]) as chat:
         llm = ChatEndpoint(url=chat.url, model="m")
         gather = partial(gather_context, engine, question, (), options)
         first, find_more = make_rounds(question, options, llm, NO_CACHE, gather)
@@ -322,7 +322,7 @@ def test_answer_grows_without_wrong_or_open_citations(context: QuestionContext) 
 
 def test_thoughts_of_a_model_are_no_part_of_its_answer(context: QuestionContext) -> None:
     replies = [say(f"<think>{'Maybe [2]? ' * 1000}</think>{NOT_SHOWN}"), say("<think>[2]?</think>It opens [1].")]
-    with run_chat(lambda number: replies[number]) as chat:
+    with run_chat(lambda request_index: replies[request_index]) as chat:
         llm = ChatEndpoint(url=chat.url, model="m")
         answer = answer_question(context, llm, lambda first: replace(first, notes=("more",)))
     assert (answer.text, [moment.number for moment in answer.cited]) == ("It opens [1].", [1])
@@ -352,7 +352,7 @@ def test_busy_endpoint_is_asked_again_after_growing_waits(monkeypatch: pytest.Mo
     waits: list[float] = []
     monkeypatch.setattr("vidret.endpoints.transport.sleep", waits.append)
     replies = [Reply(b"", 503), Reply(b"", 429, {"Retry-After": "3"}), say("yes")]
-    with run_chat(lambda number: replies[number]) as chat:
+    with run_chat(lambda request_index: replies[request_index]) as chat:
         assert ChatEndpoint(url=chat.url, model="m").complete([]) == "yes"
         assert len(chat.requests) == 3
     assert waits == [1.0, 3.0]

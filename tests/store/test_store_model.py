@@ -186,8 +186,8 @@ class StoreMachine(RuleBasedStateMachine):
                 ids = store.segments.ids_of_video(video)
                 changes = [tuple(samples.shots(100 * content + n, 10.0 * n)) for n in range(len(ids))]
                 assert store.shots.of_segments(ids) == changes
-                for number, (frames, _) in enumerate(store.features.read_frames(ids)):
-                    expected = samples.embedding(100 * content + number).frames.astype(np.float16)
+                for segment_index, (frames, _) in enumerate(store.features.read_frames(ids)):
+                    expected = samples.embedding(100 * content + segment_index).frames.astype(np.float16)
                     np.testing.assert_array_equal(frames, expected)
         assert self.store.upkeep.verify() == []
 

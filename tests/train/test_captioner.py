@@ -49,16 +49,16 @@ def compute_loss(logits: Tensor, ids: Tensor) -> Tensor:
 
 def load_published(weights: Mapping[str, Tensor], heads: int) -> Captioner:
     """Return the captioner of a checkpoint of the published code."""
-    own = {
+    state = {
         ours + name.removeprefix(theirs): weight
         for name, weight in weights.items()
         for theirs, ours in PUBLISHED_NAMES.items()
         if name.startswith(theirs)
     }
-    num_layers = len({name.split(".")[2] for name in own if name.startswith("decoder.layers.")})
-    hidden = len(own["decoder.layers.0.linear1.weight"])
-    captioner = Captioner(own["head.weight"], num_layers=num_layers, heads=heads, hidden=hidden)
-    captioner.load_state_dict(own)
+    num_layers = len({name.split(".")[2] for name in state if name.startswith("decoder.layers.")})
+    hidden = len(state["decoder.layers.0.linear1.weight"])
+    captioner = Captioner(state["head.weight"], num_layers=num_layers, heads=heads, hidden=hidden)
+    captioner.load_state_dict(state)
     return captioner
 
 

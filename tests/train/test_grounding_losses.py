@@ -59,8 +59,8 @@ def naive_cosine(a: Tensor, b: Tensor) -> float:
     return float(dot / math.sqrt(sum(x * x for x in a.tolist()) * sum(y * y for y in b.tolist())))
 
 
-def naive_nce(own: float, all_scores: list[float]) -> float:
-    return -math.log(math.exp(own) / sum(math.exp(score) for score in all_scores))
+def naive_nce(positive_score: float, all_scores: list[float]) -> float:
+    return -math.log(math.exp(positive_score) / sum(math.exp(score) for score in all_scores))
 
 
 def naive_saliency(batch: Batch, across_samples: bool) -> float:
@@ -76,10 +76,10 @@ def naive_saliency(batch: Batch, across_samples: bool) -> float:
     values = []
     for sample in samples:
         frame = int(batch["positive"][sample])
-        own = scores[sample, frame]
-        value = naive_nce(own, [score for (other, _), score in scores.items() if other == sample])
+        positive_score = scores[sample, frame]
+        value = naive_nce(positive_score, [score for (other, _), score in scores.items() if other == sample])
         if across_samples:
-            value += naive_nce(own, [scores[other, frame] for other in samples if (other, frame) in scores])
+            value += naive_nce(positive_score, [scores[other, frame] for other in samples if (other, frame) in scores])
         values.append(value)
     return naive_mean(values)
 

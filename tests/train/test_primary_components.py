@@ -27,8 +27,8 @@ def test_losses_and_gradients_equal_the_published_code(case: Case) -> None:
     images = model.vision(case.inputs["image"].float(), num_frames=1).frames[:, 0]
     with torch.no_grad():
         units = functional.normalize(images, dim=-1)
-    for number in (32, 5):
-        check_close(keep_components(units, number), case.outputs[f"image_pca{number}"])
+    for num_components in (32, 5):
+        check_close(keep_components(units, num_components), case.outputs[f"image_pca{num_components}"])
     losses = primary_losses(images, texts, firsts, model.logit_scale, num_components=config["pca"])
     check_close(losses["whole"].reshape(1), case.outputs["loss_long"])
     check_close(losses["first"].reshape(1), case.outputs["loss_short"])

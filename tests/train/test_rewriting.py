@@ -31,7 +31,7 @@ def make_endpoint(url: str) -> ChatEndpoint:
 
 def test_captions_are_reworded_once_and_a_failed_run_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rewritten.jsonl"
-    with run_endpoint(lambda request, number: say(reword(request)) if number < 4 else MISSING) as chat:
+    with run_endpoint(lambda request, request_index: say(reword(request)) if request_index < 4 else MISSING) as chat:
         assert rewrite_captions(CAPTIONS, make_endpoint(chat.url), path, variants=2) == 2
         with pytest.raises(EndpointError, match="404"):
             rewrite_captions(CAPTIONS, make_endpoint(chat.url), path)

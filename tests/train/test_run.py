@@ -29,10 +29,10 @@ pytestmark = ignores_lightning
 @pytest.fixture(autouse=True)
 def restored_signals() -> Iterator[None]:
     """Lightning ignores Ctrl-C after the first one."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {ending: signal.getsignal(ending) for ending in (signal.SIGINT, signal.SIGTERM)}
     yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    for signal_number, handler in before.items():
+        signal.signal(signal_number, handler)
 
 
 class End(lightning.Callback):
@@ -123,7 +123,7 @@ def test_runs_that_start_while_others_prepare_their_data_have_folders_of_their_o
     for stage, *more in (("fit",), ("fit", *without_checkpoints), ("test",)):
         with pytest.raises(VidretError, match="enough"):
             run([stage, "--config", str(config), "--trainer.default_root_dir", str(tmp_path), *more])
-    assert folders == [str(tmp_path / "lightning_logs" / f"version_{number}") for number in range(3)]
+    assert folders == [str(tmp_path / "lightning_logs" / f"version_{version}") for version in range(3)]
     assert "GPU available" in caplog.text
     assert "Tip" not in caplog.text, "Lightning advertises"
 

@@ -65,9 +65,9 @@ def test_targets_match_naive_version(fps: float) -> None:
     assert found.positive.any()
     for sample, count in enumerate(num_frames.tolist()):
         real = spans[sample][span_mask[sample]].tolist()
-        own = [naive_span(start, end, count, fps) for start, end in real]
+        true_spans = [naive_span(start, end, count, fps) for start, end in real]
         for place, point in enumerate(points.tolist()):
-            positive, distances = naive_target(point, own)
+            positive, distances = naive_target(point, true_spans)
             assert found.positive[sample, place].item() == positive
             assert found.distances[sample, place].tolist() == pytest.approx(distances, abs=1e-4)
 

@@ -103,7 +103,7 @@ def stream_film(pool: DecodePool, path: Path, **options: Any) -> tuple[OpenedVid
 
 def numbers_of(segments: Sequence[DecodedSegment]) -> list[int]:
     """Return the numbers of all frames of segments."""
-    return [number for segment in segments for number in read_numbers(segment.frames.pictures.pixels)]
+    return [frame_number for segment in segments for frame_number in read_numbers(segment.frames.pictures.pixels)]
 
 
 @pytest.fixture(scope="session")

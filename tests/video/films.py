@@ -33,12 +33,12 @@ def draw(number: int, width: int = 64, height: int = 48) -> Picture:
 def read_number(picture: Picture) -> int:
     """Read the number that ``draw`` drew."""
     height, width = picture.shape[:2]
-    number = 0
+    value = 0
     for bit in range(ROWS * COLUMNS):
         row, column = divmod(bit, COLUMNS)
         y, x = int((row + 0.5) * height / ROWS), int((column + 0.5) * width / COLUMNS)
-        number |= int(picture[y - 3 : y + 3, x - 3 : x + 3].mean() > 128) << bit
-    return number
+        value |= int(picture[y - 3 : y + 3, x - 3 : x + 3].mean() > 128) << bit
+    return value
 
 
 def read_numbers(pixels: Picture) -> list[int]:
@@ -82,8 +82,8 @@ def write_video(
             stream.codec_context.sample_aspect_ratio = pixel_ratio
         sound = cast(Any, container.add_stream("aac", rate=16000, layout="mono")) if audio else None
         packets = []
-        for position, number in enumerate(numbers):
-            picture = np.rot90(draw(number, *size), -rotation // 90)
+        for position, frame_number in enumerate(numbers):
+            picture = np.rot90(draw(frame_number, *size), -rotation // 90)
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.pts = pts[position] if pts else position
             frame.time_base = 1 / Fraction(rate)

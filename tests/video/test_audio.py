@@ -229,11 +229,11 @@ def test_frames_that_are_joined_sound_as_single_ones(
     sound = np.random.default_rng(0).uniform(-0.9, 0.9, 50 * CHUNK).astype(np.float32)
 
     def decode(*_args: object) -> Iterator[av.AudioFrame]:
-        for number, chunk in enumerate(sound.reshape(50, CHUNK)):
-            frame = make_frame(chunk, sample_format, layout, 44_100, number * CHUNK, 0.0)
-            if number == 7:
+        for chunk_index, chunk in enumerate(sound.reshape(50, CHUNK)):
+            frame = make_frame(chunk, sample_format, layout, 44_100, chunk_index * CHUNK, 0.0)
+            if chunk_index == 7:
                 frame.pts = None
-            if not 20 <= number < 30:
+            if not 20 <= chunk_index < 30:
                 yield frame
 
     path = write_sound(tmp_path / "a.mp4", chirp(0.1))
@@ -276,7 +276,7 @@ def test_chunks_are_placed(
 
 def test_all_gaps_of_a_file_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio, "_MAX_GAPS_S", 50.0)
-    placed = place(*((21.0 * number, 100) for number in range(6)))
+    placed = place(*((21.0 * index, 100) for index in range(6)))
     num_silent = placed[-1][0] + placed[-1][1] - 6 * 100
     assert num_silent == 4000, "two gaps of 20 s; then the samples continue"
 

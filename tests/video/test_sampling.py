@@ -80,7 +80,9 @@ def test_steps_are_sampled_in_their_middle_or_at_their_start() -> None:
 )
 def test_a_video_is_cut_on_a_fixed_grid(duration: float, spans: list[tuple[float, float]], counts: list[int]) -> None:
     cuts = cut_segments(duration)
-    assert [(cut.number, cut.start, cut.end) for cut in cuts] == [(number, *span) for number, span in enumerate(spans)]
+    assert [(cut.number, cut.start, cut.end) for cut in cuts] == [
+        (cut_index, *span) for cut_index, span in enumerate(spans)
+    ]
     assert [len(cut.times) for cut in cuts] == counts
     step = min(1.0, duration / 12)
     assert all(cut.times == tuple(cut.start + (i + 0.5) * step for i in range(len(cut.times))) for cut in cuts)
@@ -144,10 +146,10 @@ def test_every_segment_shows_a_frame_of_its_own(seed: int) -> None:
     times = np.unique(np.concatenate([[0.0], 10 ** generator.uniform(-1, 11, 50)]))
     cuts = cut_segments(float(times[-1]) + 0.04, times)
     chosen = [set(nearest(times, np.array(cut.times)).tolist()) for cut in cuts]
-    own = [set(np.flatnonzero((times >= cut.start - 1e-6) & (times < cut.end)).tolist()) for cut in cuts]
+    inside = [set(np.flatnonzero((times >= cut.start - 1e-6) & (times < cut.end)).tolist()) for cut in cuts]
     assert len(cuts) <= len(times)
-    assert all(some & its_own for some, its_own in zip(chosen[:-1], own[:-1], strict=True))
-    assert set.union(*own) == set(range(len(times)))
+    assert all(some & its_own for some, its_own in zip(chosen[:-1], inside[:-1], strict=True))
+    assert set.union(*inside) == set(range(len(times)))
 
 
 @given(rate=st.integers(1, 60), seconds=st.integers(1, 120), more=st.integers(-1, 1))

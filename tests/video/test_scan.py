@@ -159,7 +159,7 @@ def write_jsonl(path: Path, rows: Sequence[object]) -> Path:
 
 
 def write_csv(path: Path, rows: Sequence[object]) -> Path:
-    path.write_text("id,video\n" + "".join(f'{number},"{row}"\n' for number, row in enumerate(rows)), encoding="utf-8")
+    path.write_text("id,video\n" + "".join(f'{row_id},"{row}"\n' for row_id, row in enumerate(rows)), encoding="utf-8")
     return path
 
 

@@ -57,9 +57,9 @@ def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("heavy")
     random = np.random.default_rng(0)
     pictures = []
-    for number in range(160):
+    for frame_number in range(160):
         noise = random.integers(-40, 40, (SIZE[1], SIZE[0], 1))
-        pictures.append(np.clip(draw(number, *SIZE).astype(np.int16) + noise, 0, 255).astype(np.uint8))
+        pictures.append(np.clip(draw(frame_number, *SIZE).astype(np.int16) + noise, 0, 255).astype(np.uint8))
     for name in ("end.mp4", "start.mp4"):
         path = write_pictures(folder / name, pictures, 25, faststart=name == "start.mp4", g="5", crf="4")
         assert path.stat().st_size > 8 << 20
@@ -274,7 +274,7 @@ def test_only_what_is_said_to_be_gone_is_gone(served: FileServer, statuses: list
 def test_a_silent_server_does_not_hang(served: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(urls, "ANSWER_TIMEOUT_S", 0.3)
     served.silent = threading.Event()
-    paths = [f"{served.url}/{number}.mp4" for number in range(200)]
+    paths = [f"{served.url}/{index}.mp4" for index in range(200)]
     looks = dict(stat_files(paths))
     assert {str(look).rpartition(": ")[2] for look in looks.values()} == {"no answer from its store for 0.3 s"}
     assert list(looks) == paths

@@ -24,7 +24,7 @@ PREPARE = ["CREATE TEMP VIEW padded AS SELECT * FROM t WHERE length(padding) = 5
 def path(tmp_path: Path) -> Path:
     database = Database(tmp_path / "a.sqlite", write=True, create=True)
     database.run("CREATE TABLE t (id INTEGER PRIMARY KEY, round INTEGER, padding BLOB)")
-    database.run_many("INSERT INTO t VALUES (?, 0, zeroblob(500))", ((number,) for number in range(NUM_ROWS)))
+    database.run_many("INSERT INTO t VALUES (?, 0, zeroblob(500))", ((row,) for row in range(NUM_ROWS)))
     database.close()
     return database.path
 
@@ -51,14 +51,16 @@ def test_reader_that_may_not_write_sees_writers_come_and_go(path: Path, monkeypa
     reader = open_reader(path, monkeypatch)
     assert rounds(reader) == [(0, 0)]
     assert set(path.parent.iterdir()) == before, "a closed file needs no others"
-    for number in range(2, 12, 2):
+    for num_rounds in range(2, 12, 2):
         writer = Database(path, write=True)
         raise_rounds(writer)
-        if number > 6:
-            assert rounds(reader) == [(number - 1, number - 1)], "while the writer is open"
+        if num_rounds > 6:
+            assert rounds(reader) == [(num_rounds - 1, num_rounds - 1)], "while the writer is open"
         raise_rounds(writer)
         writer.close()
-        assert rounds(reader) == [(number, number)], "after it is closed, which changes only the state of the file"
+        assert rounds(reader) == [(num_rounds, num_rounds)], (
+            "after it is closed, which changes only the state of the file"
+        )
     with pytest.raises(StoreError, match="readonly"):
         reader.run("DELETE FROM t")
     reader.close()

@@ -188,7 +188,7 @@ def test_essential_metadata_is_restored(index: Path, key: str) -> None:
         add_video(store, "v5", seed=5)
         assert store.segments.ids_of_video(4) == [last + 1, last + 2, last + 3, last + 4]
         assert store.features.read_tokens(store.segments.ids_of_video(4)) == [
-            tokens(500 + number) for number in range(NUM_SEGMENTS)
+            tokens(500 + segment_index) for segment_index in range(NUM_SEGMENTS)
         ]
 
 

@@ -109,9 +109,9 @@ def test_open_ended_video_is_finished_with_the_number_that_it_has(tmp_path: Path
         assert (record.num_segments, record.open_ended, record.complete) == (0, True, False)
         with pytest.raises(StoreError, match="num_segments must be at least 1 to finish an open-ended video, got 0"):
             store.writer.finish_video(video)
-        for number in range(3):
-            add(store, video, number)
-            assert store.videos.find()[0].num_segments == number + 1, "so far"
+        for segment_index in range(3):
+            add(store, video, segment_index)
+            assert store.videos.find()[0].num_segments == segment_index + 1, "so far"
         with pytest.raises(StoreError, match="number must not be negative, got -1"):
             add(store, video, -1)
         assert (store.writer.begin_video("v1", duration=40.0, facts={}, num_segments=None), len(store)) == (video, 3)
@@ -145,8 +145,8 @@ def test_resume_point_is_the_end_of_the_segments_without_a_gap(tmp_path: Path) -
     with create(tmp_path) as store:
         video = begin(store, "v1")
         assert store.segments.resume_point(video) == (0, None)
-        for number, expected in ((1, (0, None)), (0, (2, 20.0)), (3, (2, 20.0)), (2, (4, 40.0))):
-            add(store, video, number)
+        for segment_index, expected in ((1, (0, None)), (0, (2, 20.0)), (3, (2, 20.0)), (2, (4, 40.0))):
+            add(store, video, segment_index)
             assert store.segments.resume_point(video) == expected
         store._catalog.database.run('UPDATE segments SET "end" = 17 WHERE number = 1')
         with pytest.raises(StoreError, match=r"the row of segment \d is damaged .*--repair"):
@@ -156,8 +156,8 @@ def test_resume_point_is_the_end_of_the_segments_without_a_gap(tmp_path: Path) -
 def test_lost_segment_of_a_finished_open_ended_video_is_found(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         video = begin(store, "v1")
-        for number in range(3):
-            add(store, video, number)
+        for segment_index in range(3):
+            add(store, video, segment_index)
         store.writer.finish_video(video)
         store.writer.set_file("/videos/v1.mp4", state="done")
         store._catalog.database.run("UPDATE segments SET start = 5 WHERE number = 1")

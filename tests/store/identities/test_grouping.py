@@ -51,7 +51,7 @@ def link_slowly(
                 continue
             distances = [float(np.linalg.norm(vectors[i] - vectors[j])) for i in one for j in other]
             best.append((sum(distances) / len(distances), one, other))
-        best.sort(key=lambda each: each[0])
+        best.sort(key=lambda pair: pair[0])
         if not best or best[0][0] >= limit:
             return set(groups)
         _, one, other = best[0]
@@ -78,7 +78,7 @@ def test_average_linkage_equals_loops(places: list[tuple[int, int]], seed: int, 
 def test_components_hold_together_what_is_near(places: list[tuple[int, int]]) -> None:
     vectors = (np.array(places) / 4).astype(np.float32)
     components = [set(rows.tolist()) for rows in split_components(vectors, LINK)]
-    owner = {row: number for number, rows in enumerate(components) for row in rows}
+    owner = {row: component_index for component_index, rows in enumerate(components) for row in rows}
     assert sum(map(len, components)) == len(owner)
     near = measure_distances(vectors, vectors) < LINK
     for i, j in combinations(range(len(places)), 2):
@@ -173,17 +173,17 @@ Spans = list[tuple[str, int, int, int]]  # video, start, length, person
 
 
 def make_columns(spans: Spans) -> TrackColumns:
-    number = len(spans)
+    num_tracks = len(spans)
     starts = np.array([start for _, start, _, _ in spans], np.float64)
     return TrackColumns(
-        ids=np.arange(number),
+        ids=np.arange(num_tracks),
         contents=np.array([content for content, *_ in spans], str),
         starts=starts,
         ends=starts + np.array([length for _, _, length, _ in spans], np.float64),
-        qualities=np.ones(number),
+        qualities=np.ones(num_tracks),
         persons=np.array([person for *_, person in spans], np.int64),
-        by_user=np.zeros(number, bool),
-        scores=np.zeros(number),
+        by_user=np.zeros(num_tracks, bool),
+        scores=np.zeros(num_tracks),
     )
 
 
@@ -240,8 +240,8 @@ def test_counts_equal_loops(faces: Spans, voices: Spans) -> None:
         turns = [(content, start + length / 2) for content, start, length, person in heard if person == pair.voice]
         shown = [
             any(
-                own == content and start <= middle <= start + length
-                for own, start, length, person in faces
+                face_content == content and start <= middle <= start + length
+                for face_content, start, length, person in faces
                 if person == pair.face
             )
             for content, middle in turns
@@ -251,8 +251,8 @@ def test_counts_equal_loops(faces: Spans, voices: Spans) -> None:
             times = np.arange(0, durations[content], 0.5) + 0.25
             is_seen = [
                 any(
-                    own == content and start <= time <= start + length
-                    for own, start, length, person in faces
+                    face_content == content and start <= time <= start + length
+                    for face_content, start, length, person in faces
                     if person == pair.face
                 )
                 for time in times

@@ -130,8 +130,8 @@ def test_splitting_holds_for_ever_and_is_undone(index: Path) -> None:
 def read_owners(index: Path, content: str) -> tuple[list[float], list[int]]:
     with IdentityStore.open(index) as identities:
         columns = identities.columns()
-    own = columns.contents == content
-    return columns.starts[own].tolist(), columns.persons[own].tolist()
+    of_content = columns.contents == content
+    return columns.starts[of_content].tolist(), columns.persons[of_content].tolist()
 
 
 def test_split_merge_and_undo_are_a_round_trip(index: Path) -> None:

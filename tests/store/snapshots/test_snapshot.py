@@ -51,14 +51,14 @@ def columns(snapshot: Snapshot) -> dict[str, object]:
     """Return what a snapshot says of each segment, video and path."""
     segments, videos, files = snapshot.segments, snapshot.videos, snapshot.files
     rows = np.flatnonzero(segments.stored).tolist()
-    own = ("starts", "ends", "num_frames", "num_bytes", "searchable")
+    segment_columns = ("starts", "ends", "num_frames", "num_bytes", "searchable")
     paths = {files.paths[row]: row for row in np.flatnonzero(files.current).tolist()}
     owner = [int(videos.ids[row]) if row >= 0 else None for row in files.video_rows.tolist()]
     return {
         "segments": {
             int(segments.ids[row]): (
                 int(videos.ids[segments.video_rows[row]]),
-                *(getattr(segments, name)[row].item() for name in own),
+                *(getattr(segments, name)[row].item() for name in segment_columns),
             )
             for row in rows
         },
@@ -161,9 +161,9 @@ class SnapshotMachine(RuleBasedStateMachine):
             kept = [key for key in naive.matching(reader, filters) if naive.owners(reader)[key] not in without]
             assert snapshot.select(filters, without).ids().tolist() == kept
             asked = [(video, *spans) for video in [*videos, 999]]
-            found = [own.tolist() for own in reader.overlapping(asked)]
+            found = [keys.tolist() for keys in reader.overlapping(asked)]
             assert found == [naive.overlapping(reader, *span) for span in asked]
-            assert reader.overlapping_segments(asked).tolist() == sorted(key for own in found for key in own)
+            assert reader.overlapping_segments(asked).tolist() == sorted(key for keys in found for key in keys)
 
     @rule(filters=FILTERS, after=st.sampled_from(["", *FOLDERS, "/a/b/1.mp4"]), limit=st.integers(1, 4))
     def list_a_page(self, filters: Filters, after: str, limit: int) -> None:
@@ -413,7 +413,7 @@ def test_threads_share_what_is_remembered() -> None:
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(4) as pool:
-            keys = [number % 7 for number in range(4000)]
+            keys = [index % 7 for index in range(4000)]
             assert list(pool.map(lambda key: remember(cache, key, lambda: str(key), 3), keys)) == list(map(str, keys))
     finally:
         sys.setswitchinterval(interval)

@@ -187,8 +187,7 @@ def test_many_texts_are_ranked_by_the_words_that_they_hold(monkeypatch: pytest.M
     """As by bm25, where no text repeats a word."""
     rng = np.random.default_rng(0)
     texts = {
-        number % 4 * MAX_TEXTS + number: list(rng.choice(NAMES, 1 + rng.integers(7), replace=False))
-        for number in range(1, 300)
+        row % 4 * MAX_TEXTS + row: list(rng.choice(NAMES, 1 + rng.integers(7), replace=False)) for row in range(1, 300)
     }
     index = TextIndex(None, write=True)
     index.add((key, " ".join(words)) for key, words in texts.items())

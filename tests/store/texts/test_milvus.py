@@ -85,8 +85,8 @@ def change(index: Index, rng: random.Random) -> None:
         add_video(pictures, name, seed=int(name[1:]), path=path, num_segments=rng.randrange(1, 5))
     elif action in ("move", "copy", "gone", "touch") and video is not None:
         paths = [record.path for record in pictures.files.find() if record.video == video]
-        for own in paths[:1] if action in ("move", "gone", "touch") else ():
-            pictures.writer.set_file(own, state=state if action == "touch" else "missing", mtime_ns=mtime_ns)  # type: ignore[arg-type]
+        for indexed_path in paths[:1] if action in ("move", "gone", "touch") else ():
+            pictures.writer.set_file(indexed_path, state=state if action == "touch" else "missing", mtime_ns=mtime_ns)  # type: ignore[arg-type]
         if action in ("move", "copy"):
             pictures.writer.set_file(path, state="done", video=video, mtime_ns=mtime_ns)
     elif action in ("track", "grow"):
@@ -94,8 +94,8 @@ def change(index: Index, rng: random.Random) -> None:
         if (old := texts.find(name, source, model)) is not None and old.complete:
             texts.restart(old)
         track = texts.begin(name, source, model, duration_s=60.0)
-        own_texts = make_texts(words, source)
-        texts.add(track, own_texts, random_vectors(own_texts), until_s=8.0)
+        track_texts = make_texts(words, source)
+        texts.add(track, track_texts, random_vectors(track_texts), until_s=8.0)
         if action == "track":
             texts.finish(track)
     elif action == "remove":
@@ -138,11 +138,11 @@ def test_answers_are_those_of_faiss_after_any_changes(indexes: tuple[Index, Inde
 
 def fill(folder: Path, vectors: str, num_videos: int = 3) -> None:
     with create(folder, vectors=vectors) as store:
-        for number in range(num_videos):
-            add_video(store, f"v{number}", seed=number, path=f"/films/{number}.mp4")
+        for video_index in range(num_videos):
+            add_video(store, f"v{video_index}", seed=video_index, path=f"/films/{video_index}.mp4")
         store.upkeep.save_vectors()
-    for number in range(num_videos):
-        add_words(folder, f"v{number}", [f"a dog number {number}", "a cat"])
+    for video_index in range(num_videos):
+        add_words(folder, f"v{video_index}", [f"a dog number {video_index}", "a cat"])
 
 
 def search(folder: Path, filters: Filters = ALL_VIDEOS) -> tuple[list[int], list[int]]:

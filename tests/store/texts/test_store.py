@@ -50,7 +50,7 @@ def near(store: TextStore, text: TimedText) -> list[StoredText]:
 
 def agree(store: TextStore) -> bool:
     """Return whether the full-text index holds exactly the stored texts."""
-    stored = {text_id(track.id, number) for track in store.tracks() for number in range(track.num_texts)}
+    stored = {text_id(track.id, text_index) for track in store.tracks() for text_index in range(track.num_texts)}
     return list(store.index.ids()) == sorted(stored)
 
 
@@ -233,8 +233,8 @@ def test_reader_without_a_full_text_index_makes_one_in_memory(
     with create_words(tmp_path) as store:
         write(store, "one")
     path = tmp_path / FOLDER / INDEX
-    for own in path.parent.glob(f"{INDEX}*"):
-        own.unlink()
+    for file in path.parent.glob(f"{INDEX}*"):
+        file.unlink()
     if content is not None:
         path.write_bytes(content)
     with TextStore.open(tmp_path) as reader:
@@ -261,9 +261,9 @@ def test_texts_of_a_filter_are_right_after_tracks_were_deleted(tmp_path: Path) -
     """Rows of tracks then have other numbers for a reader that starts again from what was saved."""
     text = TimedText(0.0, 1.0, "hello", "speech")
     with samples.create(tmp_path) as pictures, create_words(tmp_path) as texts:
-        for number in range(4):
-            samples.add_video(pictures, f"v{number}", seed=number)
-            write(texts, f"v{number}", [text])
+        for video_index in range(4):
+            samples.add_video(pictures, f"v{video_index}", seed=video_index)
+            write(texts, f"v{video_index}", [text])
         with TextStore.open(tmp_path) as reader:
             only = Filters(folder="/videos/v3.mp4")
             assert reader.allow(pictures, only).selection.ids().tolist() == [4]

@@ -264,8 +264,8 @@ def test_what_is_heard_for_long_can_be_filtered_and_counted(store: Store) -> Non
     add_words(store.path, "c", ["c"], source="subtitles", language="fr")  # is not heard
     with create_words(store.path) as texts:
         track = texts.begin("d", "speech", "model", duration_s=60.0)
-        for language, number in (("en", 3), ("de", 8), ("cy", 1)):
-            said = make_texts([f"{language} {i}" for i in range(number)], language=language)
+        for language, num_texts in (("en", 3), ("de", 8), ("cy", 1)):
+            said = make_texts([f"{language} {i}" for i in range(num_texts)], language=language)
             texts.add(track, said, random_vectors(said), until_s=20.0)
         texts.finish(track)
     note_heard(store)

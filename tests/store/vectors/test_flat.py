@@ -90,12 +90,12 @@ def test_parts_of_a_query_are_searched_in_threads_unless_another_query_has_them(
     def find_thread(_: int) -> str:
         return threading.current_thread().name
 
-    own = threading.current_thread().name
-    assert own not in map_parts(find_thread, range(3))
-    assert map_parts(find_thread, range(1)) == [own]
+    caller = threading.current_thread().name
+    assert caller not in map_parts(find_thread, range(3))
+    assert map_parts(find_thread, range(1)) == [caller]
     nested = map_parts(lambda _: (find_thread(0), map_parts(find_thread, range(3))), range(2))
     assert [names for _, names in nested] == [[thread] * 3 for thread, _ in nested]
-    assert own not in map_parts(find_thread, range(3))
+    assert caller not in map_parts(find_thread, range(3))
 
 
 def test_a_filter_is_searched_in_lists_with_enough_matches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

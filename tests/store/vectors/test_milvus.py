@@ -47,12 +47,12 @@ def count(store: Store, expression: str = "") -> int:
 
 def fill(store: Store, vectors: np.ndarray) -> None:
     """Store vectors as videos of ten segments."""
-    for number in range(len(vectors) // 10):
-        path = f"/films/{number % 7}/{number}.mp4"
+    for video_index in range(len(vectors) // 10):
+        path = f"/films/{video_index % 7}/{video_index}.mp4"
         video = store.writer.begin_video(path, duration=1.0, facts={}, num_segments=10)
         store.writer.set_file(path, state="done", video=video)
-        own = enumerate(vectors[10 * number : 10 * number + 10])
-        parts = [(n, SegmentEmbedding(vector, vector[None], np.zeros(1))) for n, vector in own]
+        indexed_vectors = enumerate(vectors[10 * video_index : 10 * video_index + 10])
+        parts = [(n, SegmentEmbedding(vector, vector[None], np.zeros(1))) for n, vector in indexed_vectors]
         store.writer.add_segments([NewSegment(video, n, 0.0, 1.0, vector) for n, vector in parts])
 
 
@@ -128,8 +128,8 @@ CUT_FILE = "No data left in file"  # NumPy's sentence, by which milvus-lite repo
 @pytest.mark.parametrize(
     ("method", "count_calls"),
     [
-        *(("Collection.upsert", number) for number in (1, 3)),
-        *(("MilvusVectors._record", number) for number in (3, 4, 5, 8)),
+        *(("Collection.upsert", num_calls) for num_calls in (1, 3)),
+        *(("MilvusVectors._record", num_calls) for num_calls in (3, 4, 5, 8)),
         ("Collection.delete", 1),
         ("Collection.flush", 2),
     ],

@@ -40,8 +40,8 @@ class FakeCollection:
         self.rows.pop(self.name, None)
 
     def _list(self, expression: str) -> list[tuple[int, np.ndarray]]:
-        own = self.rows[self.name].items()
-        return [(key, row) for key, (video, row) in own if eval(expression or "True", {"id": key, "video": video})]
+        stored = self.rows[self.name].items()
+        return [(key, row) for key, (video, row) in stored if eval(expression or "True", {"id": key, "video": video})]
 
     def count(self, expression: str) -> int:
         return len(self._list(expression))
@@ -49,7 +49,7 @@ class FakeCollection:
     def search(self, queries: np.ndarray, k: int, expression: str) -> list[np.ndarray]:
         found = self._list(expression)
         best = [sorted(found, key=lambda item: -float(item[1] @ query))[:k] for query in queries]
-        return [np.array([key for key, _ in own], np.int64) for own in best]
+        return [np.array([key for key, _ in pairs], np.int64) for pairs in best]
 
     def upsert(self, rows: Sequence[dict[str, Any]], vectors: np.ndarray) -> None:
         new = {row["id"]: (row["video"], vector) for row, vector in zip(rows, vectors, strict=True)}

@@ -208,15 +208,15 @@ def test_lists_in_another_file_are_refused(world: World, tmp_path: Path) -> None
     assert entry is not None
     faiss = load_faiss()
     index = faiss.read_index(str(tmp_path / entry.name))
-    own = tmp_path / "own.dat"
-    elsewhere = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(own))
+    lists_path = tmp_path / "own.dat"
+    elsewhere = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(lists_path))
     elsewhere.merge_from(faiss.extract_index_ivf(index).invlists, index.nlist)
     index.replace_invlists(elsewhere)
-    before = own.read_bytes()
+    before = lists_path.read_bytes()
     faiss.write_index(index, str(tmp_path / entry.name))
     with pytest.raises((ValueError, RuntimeError)):
         Shard(tmp_path, entry, DIM)
-    assert own.read_bytes() == before
+    assert lists_path.read_bytes() == before
 
 
 @pytest.mark.parametrize("in_shard", [True, False])
@@ -234,8 +234,8 @@ def test_unreadable_vectors_are_skipped_and_tried_again(world: World, tmp_path: 
 
 def test_few_flat_indexes_hold_new_vectors_and_each_is_read_few_times(world: World) -> None:
     shards = world.shards(5000)
-    for number in range(1, 1025):
-        add(shards, world.ids[:number])
+    for num_vectors in range(1, 1025):
+        add(shards, world.ids[:num_vectors])
         assert len(shards._held.flats) <= 8
     assert world.num_read <= 12 * 1024
     assert_is(world, shards, world.ids[:1024])
@@ -244,8 +244,8 @@ def test_few_flat_indexes_hold_new_vectors_and_each_is_read_few_times(world: Wor
 def test_a_search_goes_on_with_the_vectors_that_it_began_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others may be added meanwhile, which merges flat indexes."""
     shards = world.shards(5000)
-    for number in (500, 700, 1000):
-        add(shards, world.ids[:number])
+    for num_vectors in (500, 700, 1000):
+        add(shards, world.ids[:num_vectors])
     search, begun = Flat.search, list[int]()
 
     def search_and_add(flat: Flat, *values: object) -> SearchResult:

@@ -76,16 +76,16 @@ def test_every_decoder_reads_undoubted_films_as_pyav(films: dict[str, Film], nam
         streamed, rest = list(reader.stream(first)), other.read(range(first, film.num_frames))
         assert [frame.time_s for frame in streamed] == rest.times.tolist()
         for frame, image in zip(streamed, rest.pixels, strict=True):
-            own = frame.read_image()
-            assert own is not None
-            assert (own == image).all()
+            frame_image = frame.read_image()
+            assert frame_image is not None
+            assert (frame_image == image).all()
             assert (frame.grey == grey_from_luma(image[:, :, 1])).all()
         assert (reader.decoder, reader.fallback) == (decoder, "")
 
 
 def test_a_lossless_film_is_read_as_it_was_drawn(films: dict[str, Film]) -> None:
     pixels = read_frames(str(films["ffv1.mkv"].path), indices=range(NUM_FRAMES)).pixels
-    assert (pixels == np.stack([draw(number) for number in range(NUM_FRAMES)])).all()
+    assert (pixels == np.stack([draw(frame_number) for frame_number in range(NUM_FRAMES)])).all()
 
 
 def test_writing_the_films_makes_no_process_real_time(films: dict[str, Film]) -> None:

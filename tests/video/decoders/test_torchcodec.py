@@ -171,7 +171,7 @@ def test_auto_prefers_it_on_a_gpu_and_resizes_there(
         assert (opened.decoder, finished.fallback) == ("pyav", fallback)
         opened, segments, finished = stream_film(pool, inexact)
         assert finished.fallback.startswith("torchcodec gave up (GPU 1 decodes hevc): frame 51 must begin at 2.040 s")
-        numbers = [number for segment in segments for number in (segment.frames.times * 25).round()]
+        numbers = [frame_number for segment in segments for frame_number in (segment.frames.times * 25).round()]
         assert numbers == film.numbers
     assert [record.message for record in caplog.records] == [f"{refused}: {fallback} (further files are not reported)"]
 

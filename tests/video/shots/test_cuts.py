@@ -35,7 +35,7 @@ def shot(seed: int, num_frames: int, noise: float = 1.5) -> list[Picture]:
 
 def detect(frames: Iterable[Picture], times: Sequence[float] | None = None, fps: float = 25.0) -> list[Transition]:
     """Return all transitions of a film."""
-    return [transition for _, own in follow(list(frames), times, fps=fps) for transition in own]
+    return [transition for _, transitions in follow(list(frames), times, fps=fps) for transition in transitions]
 
 
 def follow(
@@ -44,11 +44,11 @@ def follow(
     """Return the steps of detecting a film; frames are added by these numbers in turn."""
     times = [index / fps for index in range(len(frames))] if times is None else times
     detector, steps, first = ShotDetector(), [], 0
-    for number in cycle(at_once):
+    for num_frames in cycle(at_once):
         if first >= len(frames):
             break
-        steps += detector.add(np.stack(frames[first : first + number]), times[first : first + number])
-        first += number
+        steps += detector.add(np.stack(frames[first : first + num_frames]), times[first : first + num_frames])
+        first += num_frames
     return [*steps, (len(frames), detector.finish())]
 
 
@@ -129,7 +129,7 @@ def test_every_frame_is_decided_soon(fps: float) -> None:
 def test_frames_added_together_are_decided_as_one_by_one(at_once: Sequence[int]) -> None:
     film = shot(1, 40) + shot(2, 13) + blend(shot(2, 20), shot(3, 20)) + shot(3, 60) + shot(4, 2) + shot(3, 30)
     steps = follow(film, at_once=at_once)
-    assert sum(len(own) for _, own in steps) >= 2
+    assert sum(len(transitions) for _, transitions in steps) >= 2
     assert steps == follow(film, at_once=(1,))
 
 

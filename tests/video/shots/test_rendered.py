@@ -61,7 +61,7 @@ def detect(frames: Sequence[Plane], times: Sequence[float] | None = None) -> lis
     detector = ShotDetector()
     greys = np.stack([grey_from_luma(frame) for frame in frames])
     steps = detector.add(greys, [index / FPS for index in range(len(frames))] if times is None else times)
-    return [transition for _, own in steps for transition in own] + detector.finish()
+    return [transition for _, transitions in steps for transition in transitions] + detector.finish()
 
 
 def cuts(found: Sequence[Transition]) -> list[int]:

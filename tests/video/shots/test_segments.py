@@ -88,8 +88,8 @@ def test_samples_are_the_frames_that_reading_by_time_gives(film: Path) -> None:
 def test_segments_do_not_depend_on_the_threads_that_decode_and_resize(film: Path) -> None:
     with DecodePool(1, resize=Resize(32, 32), shot_sampling="exact") as pool:
         one, several = (
-            [part for part in pool.stream(film, num_threads=number) if isinstance(part, DecodedSegment)]
-            for number in (1, 3)
+            [part for part in pool.stream(film, num_threads=num_threads) if isinstance(part, DecodedSegment)]
+            for num_threads in (1, 3)
         )
     assert [part.shots for part in one] == [part.shots for part in several]
     check_equal(one, several)

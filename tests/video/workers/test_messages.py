@@ -63,7 +63,7 @@ def open_both() -> tuple[FrameRing, FrameRing]:
 def test_frames_pass_without_a_copy_and_free_their_slot() -> None:
     parent, process = open_both()
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
-    assert [process.put(pixels + number) for number in range(4)] == [0, 1, 2, None]
+    assert [process.put(pixels + offset) for offset in range(4)] == [0, 1, 2, None]
     frames = np.frombuffer(parent.take(1, pixels.nbytes), np.uint8).reshape(pixels.shape)
     assert (frames == pixels + 1).all()
     part = frames[1:]

@@ -126,7 +126,7 @@ def test_files_are_read_by_what_windows_has(films: dict[str, Film]) -> None:
     done = run_code(ON_WINDOWS, film.path, is_forked=False)
     assert done.stderr == ""
     numbers, reason = done.stdout.splitlines()
-    assert [int(number) for number in numbers.split()] == film.numbers
+    assert [int(frame_number) for frame_number in numbers.split()] == film.numbers
     assert reason == "the decoder crashed (signal 11)"
 
 
@@ -137,7 +137,7 @@ def test_segments_start_with_the_frames(pool: DecodePool, tmp_path: Path) -> Non
         assert opened.cuts == [(0, start, start + 0.48), (1, start + 0.48, start + 0.8)]
         for segment in segments:
             numbers = read_numbers(segment.frames.pictures.pixels)
-            assert segment.frames.times == pytest.approx([start + number / 25 for number in numbers])
+            assert segment.frames.times == pytest.approx([start + frame_number / 25 for frame_number in numbers])
         assert read(pool, film) == list(range(20))
 
 
