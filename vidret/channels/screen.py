@@ -287,7 +287,7 @@ def _load_reader() -> ScreenReader:
     return ScreenReader()
 
 
-# A thing that slides past something is no slide with text.
+# Something that slides past is no slide with text.
 _MOTION = "across|along|around|away|down|into|off|out|over|past|round|through|under"
 _HINT = re.compile(
     r"\b(signs?|captions?|titles?|notices?|labels?|boards?(?!\s+games?\b)|menu"

@@ -340,7 +340,7 @@ def _describe_sound(info: "VideoInfo", until_s: float) -> str:
     return f"only {until_s:.0f} s of {end_s:.0f} s of sound could be read" if is_short else ""
 
 
-# "Telling jokes" or a story is a picture of somebody; their words are something else.
+# Telling jokes or a story is something seen, not the words to look for.
 _HINT = re.compile(
     r"\b(voices?|says?|said|saying|tells?(?!\s+(?:a\s+)?(?:jokes?|stor(?:y|ies))\b)|told|announce\w*|explain\w*|mention\w*"
     r"|speak\w*|spoken|talk(?:s|ing)?\s+about|speech|hears?|heard|asks?|asked|warns?|advis\w+|reports?\s+(?:that|says)"

@@ -1,8 +1,8 @@
 """Judges that order candidates: causal language models on this machine, which generate no text, and a chat endpoint.
 
 FIRST (arXiv 2406.15657) sorts candidates by the logits of their labels as the first token of an answer. ICR (arXiv
-2410.02642) sorts them by the attention that they get from the query, less that from an empty query. An endpoint lists
-candidates, best first, each with a reason; only its labels are used.
+2410.02642) sorts them by their attention from the query, less that from an empty query. An endpoint lists candidates,
+best first, each with a reason; only its labels are used.
 """
 
 import hashlib
@@ -78,7 +78,7 @@ class FirstJudge:
 
 
 class IcrJudge:
-    """Orders candidates by the attention that they get from the query, less that from an empty query (ICR)."""
+    """Orders candidates by their attention from the query, less that from an empty query (ICR)."""
 
     def __init__(self, model: "CausalModel") -> None:
         self.name, self._model = f"{model.name} (icr)", model

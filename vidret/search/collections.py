@@ -131,7 +131,7 @@ class WatchMatch:
 
 
 def add_watch(store: Store, name: str, query: str) -> Watch:
-    """Store a watch for videos that an index gets later, and return it.
+    """Store a watch for videos that are added later, and return it.
 
     Raises:
         VidretError: The name is taken or invalid, or the query is, or mentions an unknown concept.

@@ -158,7 +158,7 @@ def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:
 def check_ranker(ranker: Ranker, encoder: Encoder) -> None:
     """Check that a trained aligner can read the embeddings of an encoder, by packing and scoring one black frame.
 
-    Training-free rankers read those of any encoder. It loads the text encoder, which takes time and memory.
+    Training-free rankers read those of any encoder. The check loads the text encoder, which takes time and memory.
 
     Raises:
         AlignerError: It needs raw features that the encoder does not provide.
