@@ -112,7 +112,7 @@ class Match(NamedTuple):
 
     @property
     def is_silent(self) -> bool:
-        """Whether the match is no evidence: it shares no word, and is likelier to mean something else."""
+        """Whether the match is not evidence: it shares no word, and is likelier to mean something else."""
         return self.cover == 0.0 and self.evidence < 0.0
 
 

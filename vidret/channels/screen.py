@@ -97,7 +97,7 @@ class ScreenReader:
         self._before: tuple[Picture, float] | None = None  # the last frame, and its start
         self._is_due = False  # whether that frame still has to be searched
         self._resume_s = start_s  # start of the last frame that was searched, or showed nothing new
-        self._rejected: list[_Track] = []  # readings that are no text, while they look the same
+        self._rejected: list[_Track] = []  # rejected readings, while they look the same
         self._is_done = False  # whether the picture was searched at the higher resolution
         self._last_s: float | None = None
         self._num_crowded = self._num_unread = 0
@@ -287,7 +287,7 @@ def _load_reader() -> ScreenReader:
     return ScreenReader()
 
 
-# Something that slides past is no slide with text.
+# Something that slides past is not a slide with text.
 _MOTION = "across|along|around|away|down|into|off|out|over|past|round|through|under"
 _HINT = re.compile(
     r"\b(signs?|captions?|titles?|notices?|labels?|boards?(?!\s+games?\b)|menu"

@@ -139,7 +139,7 @@ def unrelated_level(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.nd
     return float(np.quantile(similarities[differ], 1 - UNRELATED_SHARE)) if differ.any() else 0.0
 
 
-SAMPLED_SEGMENTS = 600  # whose frames stand for the whole index
+SAMPLED_SEGMENTS = 600  # whose frames represent the whole index
 
 
 def whiten_index(store: Store, fit: Callable[..., Whitening] = fit_whitening) -> Whitening:

@@ -71,7 +71,7 @@ class ClipFinder:
         found: list[SharedFootage] = []
         try:
             for footage in self._check(clip, guesses[:MAX_CHECKED], videos):
-                known: list[SharedFootage | Clip] = [*found, clip]  # the clip itself is no result
+                known: list[SharedFootage | Clip] = [*found, clip]  # the clip itself is not a result
                 if not any(are_one_stretch(footage, other) for other in known):
                     found.append(footage)
                 if len(found) == k:

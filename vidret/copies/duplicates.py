@@ -179,7 +179,7 @@ def describe_file(video: StoredVideo, path: str, link: FootageLink, best: Stored
 
 
 def list_files(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the paths of distinct files: a symbolic link to another path's file is no copy."""
+    """Return the paths of distinct files: a symbolic link to another path's file is not a copy."""
     if len(paths) < 2:
         return paths
     path_of: dict[str, str] = {}

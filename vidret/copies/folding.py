@@ -40,7 +40,7 @@ DRIFT = 1.25  # growth or shrinkage of the index, beyond which the whitening is 
 WHITENING = "whitening"  # key of the metadata: generation, number of segments, mean vector and directions
 MAX_VERDICTS = 100_000  # in the cache
 Pair = tuple[VideoSize, VideoSize]  # a video with other segments is a different one
-Offsets = dict[Pair, float | None]  # of the second of two videos at time 0 of the first; None if they are no copies
+Offsets = dict[Pair, float | None]  # of the second of two videos at time 0 of the first; None if not copies
 
 
 class FoundSpan(NamedTuple):
@@ -128,7 +128,7 @@ class CopyFolder:
         return self._store.overlapping_segments([(video_id, -math.inf, math.inf) for video_id in video_ids])
 
     def _judge(self, pairs: Set[Pair], offsets: Offsets) -> None:
-        """Add the offsets of pairs of videos that are not known yet, None where they are no copies."""
+        """Add the offsets of pairs of videos that are not known yet, None if they are not copies."""
         new = sorted(pair for pair in pairs if pair not in offsets)
         if not new:
             return

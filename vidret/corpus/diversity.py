@@ -187,8 +187,8 @@ MATCHES = 1000  # segments that a prompt matches
 class IndexDiversity:
     """Diversity of an index or of what matches a prompt: the effective number of different segments (Vendi score).
 
-    Its parts are what the direction of the prompt explains and the rest; without one, what the best-fitting class name
-    of each segment explains and the rest.
+    Its parts are the diversity that the direction of the prompt explains, and the rest; without a prompt, the
+    best-fitting class name of each segment explains the first part.
     """
 
     prompt: str | None

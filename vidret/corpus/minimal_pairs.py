@@ -103,7 +103,7 @@ def exchange_colours(caption: str) -> str | None:
 
 
 def shuffle_words(caption: str) -> str | None:
-    """Return the words of a caption in another order, always the same one; None if it has fewer than four."""
+    """Return the words of a caption in another, deterministic order; None if there are fewer than four."""
     words = caption.split()
     if len(words) < 4 or len(set(words)) < 3:
         return None

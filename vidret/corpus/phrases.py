@@ -83,7 +83,7 @@ def score_video_words(store: Store, durations: Mapping[int, float]) -> WordScore
     """
     columns = {video_id: column for column, video_id in enumerate(durations)}
     totals: dict[PhraseKind, Counter[int]] = defaultdict(Counter)
-    firsts: dict[tuple[PhraseKind, str], dict[int, float]] = defaultdict(dict)  # [of a word or of any][video]
+    firsts: dict[tuple[PhraseKind, str], dict[int, float]] = defaultdict(dict)  # [a word, or any][video]
     for texts, track, video_id in _read_tracks(store, columns):
         kind = KINDS[track.source]
         for text in (stored.text for stored in texts.transcript(track)):

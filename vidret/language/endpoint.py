@@ -152,7 +152,7 @@ def write_chat(rules: str, *said: str | bytes) -> list[dict[str, Any]]:
 
 
 def write_data_chat(rules: str, asked: str, data: Sequence[str | bytes], instruction: str) -> list[dict[str, Any]]:
-    """Return the messages of a chat about data by strangers, between lines with an unpredictable mark.
+    """Return the messages of a chat about untrusted data, between lines with an unpredictable mark.
 
     ``rules`` name these lines as ``{begin}`` and ``{end}``.
     """

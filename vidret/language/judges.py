@@ -126,7 +126,7 @@ def calibrate_attention(
     """
     change = asked - unasked
     if len(change) > 1:
-        change = change[change >= change.mean() - 2 * change.std()]  # equal changes are no outliers
+        change = change[change >= change.mean() - 2 * change.std()]  # equal changes are not outliers
     return change.sum()
 
 

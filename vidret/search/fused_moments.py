@@ -89,7 +89,7 @@ def _rank_spans(
     texts = _find_text_spans(matches)
     if not expects_words:
         texts = [span if _covers(span) else replace(span, score=span.score - UNEXPECTED) for span in texts]
-        if pictures:  # a text that matches no better than an unrelated query would is no moment
+        if pictures:  # a text that matches no better than an unrelated query would is not a moment
             texts = [span for span in texts if span.score >= 0.0 or _covers(span)]
     spans = [*texts, *pictures]
     best = sorted(spans, key=lambda span: -span.score)[: 2 * k]

@@ -71,7 +71,7 @@ def search(
     *,
     fold: Callable[[list[Hit]], list[Hit]],
 ) -> list[list[Hit]]:
-    """Return the hits of several searches, of which ``fold`` drops copies; see ``Engine.search_many``."""
+    """Return the hits of several searches, without the copies that ``fold`` drops; see ``Engine.search_many``."""
     asked = [_complete(index, query, search_options) for query, search_options in zip(queries, options, strict=True)]
     planned = [
         plan(index, query, sources=search_options.sources, person=search_options.person)

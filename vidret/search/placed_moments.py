@@ -35,7 +35,7 @@ class StepCandidates:
 
     Attributes:
         clauses: Indices of its clauses.
-        wholes: The span of each clause, for each place that is no frame.
+        wholes: The span of each clause, for each place that is not a frame.
         spans: All places, with the frames.
         by_frame: The span of each frame.
     """

@@ -61,7 +61,7 @@ class ScoreStandard:
     """The standard by which the scores of a query become probabilities.
 
     Attributes:
-        best: The best score; None if the rated video was named, not searched for, and is rated by itself.
+        best: The best score; None if the rated video was named, not searched for, and is rated alone.
         size: Number of segments and texts that were compared; 0 if scores give no probability, as those of images.
         num_events: Number of events that follow one another in the query.
         model: The model of the probabilities.

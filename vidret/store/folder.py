@@ -91,7 +91,7 @@ class WriteAccess:
         """Acquire the lock if the index is to be changed, without waiting.
 
         Raises:
-            StoreError: Another process, or another ``Store`` of this process, is writing, or the file is no lock.
+            StoreError: Another process, or another ``Store`` of this process, is writing, or the file is not a lock.
         """
         self._folder, self._thread_lock = folder, threading.Lock()
         self._handle = self._acquire(folder / LOCK) if write else None

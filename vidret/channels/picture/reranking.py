@@ -57,7 +57,7 @@ def sum_levels(
 def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) -> RankedSegments | None:
     """Return the best segment of each video, best first, the best ``NUM_HITS`` of them refined and ordered again.
 
-    Segments of one video are no neighbours of each other: they would only smooth the video. For images and vectors the
+    Segments of one video are not neighbours of each other: they would only smooth the video. For images and vectors the
     scores are those of the paper, but for ``keep_match``. For text half of them are the first scores, since the refined
     ones alone lower recall. Further videos, and damaged segments, follow in their first order. None if all are damaged.
     """

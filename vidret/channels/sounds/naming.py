@@ -23,7 +23,7 @@ _UNRELATED = (
     "hammering, water running, a machine humming"
 )
 UNRELATED = _UNRELATED.split(", ")
-USUAL = 0.75  # share of the unrelated names whose best score in a film is no evidence
+USUAL = 0.75  # share of the unrelated names whose best score in a film is not evidence
 SLOPE = 2.5  # nats for each standard deviation above it
 MIN_LOG_ODDS = float(np.log(0.3 / 0.7))  # of PE-A-Frame, above which its authors count a sound as heard
 

@@ -93,7 +93,7 @@ class TextKind:
         also_hinted_by: A source whose hints ask for this one too.
         is_spoken: Whether it is speech, embedded in quotes to separate it from descriptions of its subject.
         join_nats: Maximum difference in evidence of successive texts that answer a query together.
-        is_same: Whether two texts are readings of the same one.
+        is_same: Whether two texts are readings of the same text.
     """
 
     source: TextSource

@@ -136,7 +136,7 @@ class VideoTextReader:
             self._finish(source, self._info.duration, "")
 
     def fail_frames(self, error: Exception) -> None:
-        """Abandon all sources read from frames because of an error; raise it if it is no fault of theirs."""
+        """Abandon all sources read from frames because of an error; raise it if it is not their fault."""
         if isinstance(error, _PASSED_ON):
             raise error
         for source in list(self._watchers):
@@ -166,7 +166,7 @@ class VideoTextReader:
             self._fail(source, error)
 
     def _fail(self, source: messages.ReadSource, error: Exception) -> None:
-        """Stop reading a source because of an error; raise it if it is no fault of the source."""
+        """Stop reading a source because of an error; raise it if it is not the source's fault."""
         if isinstance(error, _PASSED_ON):
             raise error
         self._watchers.pop(source, None)

@@ -1,6 +1,6 @@
 """Parsing of subtitle files to timed text: SubRip, WebVTT, ASS and SSA, in UTF-8, UTF-16 or a guessed encoding.
 
-Files come from strangers: every expression takes time linear in the text, and the video's length limits the entries.
+Files are untrusted: every expression takes time linear in the text, and the video's length limits the entries.
 """
 
 import codecs

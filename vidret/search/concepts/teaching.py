@@ -141,7 +141,7 @@ def _keep_others(
 ) -> ReadExamples:
     """Return the old examples that are not among the new ones, which may have changed sides.
 
-    Images given as arrays may share a name, which is no absolute path.
+    Images given as arrays may share a name, which is not an absolute path.
     """
     is_named = [
         example.start is not None or is_url(example.path) or Path(example.path).is_absolute() for example in new

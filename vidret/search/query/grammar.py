@@ -185,7 +185,7 @@ def check_events(query: Sequence) -> list[str]:
     """Return the texts of all events; at least one is required.
 
     Raises:
-        OptionError: There is none, or one is no text with a word.
+        OptionError: There is none, or one is not a text with a word.
     """
     events = query.events if isinstance(query.events, tuple) else ()
     texts = [text for event in events for text in (event if isinstance(event, tuple) else [event])]
@@ -254,9 +254,9 @@ def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_same_event(joint: str, after: str) -> bool:
-    """Return whether the words after a connective are no separate event.
+    """Return whether the words after a connective are not a separate event.
 
-    They are not in "he reads, as always" or "while they talk". An arrow before a capital is a path: "File -> Save As".
+    Examples are "he reads, as always" and "while they talk". An arrow before a capital is a path: "File -> Save As".
     """
     if re.fullmatch(_ARROW, joint.strip()):
         return after[:1].isupper() and _DETERMINER.match(after) is None

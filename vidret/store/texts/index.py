@@ -49,7 +49,7 @@ class Vocabulary:
     def find_similar(self, stem: str) -> dict[str, float]:
         """Return other terms within one edit, or two from eight letters on, with their likeness.
 
-        The first letter, which is rarely wrong, must be the same: "peach" is no misspelt "beach".
+        The first letter, which is rarely wrong, must be the same: "peach" is not a misspelt "beach".
         """
         if len(stem) < MIN_FUZZY_LETTERS or stem.isdigit():
             return {}

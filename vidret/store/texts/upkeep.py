@@ -113,7 +113,7 @@ def name_speakers(
 
 
 def _find_speaker(text: TimedText, voices: TrackColumns) -> int:
-    """Return the person who is heard longest during a text; 0 if it is no known person."""
+    """Return the person who is heard longest during a text; 0 if that is not a known person."""
     if text.source not in SPOKEN:
         return 0
     heard_s = np.minimum(voices.ends, text.end) - np.maximum(voices.starts, text.start)
