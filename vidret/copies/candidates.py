@@ -23,7 +23,7 @@ from vidret.types.arrays import widen_rows
 MAX_DIM = 128  # of 155 pairs of copies of realistic kinds, all but 1 % are among the three nearest videos
 FRAMES_PER_DIM = 8  # so that directions are estimated, not memorised
 SHRINKAGE = 1e-3  # of the mean variance, added to each
-UNRELATED_SHARE = 0.02  # of frames of different videos, that are more alike than the level of unrelated ones
+UNRELATED_SHARE = 0.02  # share of frame pairs of different videos that are more alike than the level of unrelated ones
 FEW_VIDEOS = 40  # up to which a corpus is too small to know what unrelated videos have in common: most may be copies
 FEW_VIDEOS_LEVEL = 0.5  # of unrelated frames then, at most
 BATCH = 4096  # segments that are read together
@@ -227,7 +227,7 @@ def find_partners(
 
 
 def find_video_pairs(table: FrameTable, wanted: Collection[int] | None = None) -> list[VideoPair]:
-    """Return the pairs of videos whose frames agree in their order as well, most alike first.
+    """Return the pairs of videos whose frames also agree in their order, most alike first.
 
     Each has one of the ``wanted`` ids, None for any.
     """

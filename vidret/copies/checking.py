@@ -43,7 +43,7 @@ MANY_CHANGES = 8  # from which on an agreement is not by chance
 CERTAIN = 0.85  # agreement of well placed pictures, from which on no other placement is tried
 RATE = 10.0  # pictures per second that are compared
 BLOCK_S = 4.0  # footage is read in blocks of this length
-NUM_WORKERS = 2  # processes that decode, and so comparisons that are made at once
+NUM_WORKERS = 2  # processes that decode, and also the number of concurrent comparisons
 MAX_BLOCKS = 10_000  # kept in memory, of 92 kB at most
 
 

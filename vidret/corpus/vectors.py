@@ -83,7 +83,7 @@ def encode_phrases(encoder: TextEncoder, phrases: Sequence[str]) -> Float32[np.n
 class IndexVectors:
     """The unit vectors of an index's searchable segments, their video ids, and the mean vector of each video.
 
-    Ids ascend. Segments of one video are alike. Statistics about videos therefore count each video once.
+    Ids ascend. Segments of one video are alike, so statistics about videos count each video once.
     """
 
     segment_ids: Int64[np.ndarray, " segment"]

@@ -170,7 +170,7 @@ def widen_in_shot(curve: Curve, span: Span, slack: float) -> Span:
 
 
 def lengthen_in_shot(curve: Curve, span: Span, shortest_s: float, others: Sequence[Span] = ()) -> Span:
-    """Return a span that lasts ``shortest_s`` at least, grown on both sides, but over no cut, gap or other span."""
+    """Return a span of at least ``shortest_s``, grown on both sides, but not across a cut, a gap or another span."""
     breaks = np.array([*_list_breaks(curve), *(edge for other in others for edge in (other.start, other.end))])
     left = breaks[breaks <= span.start].max(initial=-np.inf)
     right = breaks[breaks >= span.end].min(initial=np.inf)

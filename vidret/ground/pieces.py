@@ -1,4 +1,4 @@
-"""Files of a video's projected tokens, and of pieces, one a segment, that are joined once all are encoded.
+"""Files of a video's projected tokens, and of pieces, one per segment, that are joined once all are encoded.
 
 Files are written and read one window at a time. A file is an uncompressed zip with one safetensors file per window; the
 checksums of the zip reveal damage.

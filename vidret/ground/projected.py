@@ -122,7 +122,7 @@ def begin_projection(projection: nn.Sequential, tokens: Float[Tensor, "frame tok
     x = tokens.to(linear.weight.dtype)
     mean = x.sum(dim=-1) / num_inputs
     x = x - mean[..., None]
-    # The inputs of the feature are 0, and so differ from the mean by it.
+    # The inputs of the feature are 0, so their deviation is the mean itself.
     variance = (x.square().sum(dim=-1) + (num_inputs - width) * mean.square()) / num_inputs
     weights = linear.weight * norm.weight
     hidden = x @ weights[:, :width].T - mean[..., None] * weights[:, width:].sum(dim=1)

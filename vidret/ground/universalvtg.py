@@ -86,7 +86,7 @@ class UniversalVtg(nn.Module):
         """Return the predictions of each level for a sentence in a video.
 
         Args:
-            frames: Vectors of two frames a second by PE-Core, not normalised.
+            frames: Vectors of two frames per second by PE-Core, not normalised.
             words: The vector of the sentence by PE-Core, not normalised, then the states of its tokens.
         """
         length = -(-len(frames) // MULTIPLE) * MULTIPLE

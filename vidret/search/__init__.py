@@ -1,4 +1,4 @@
-"""One query of an open index, a module a step; ``Engine.search`` and ``Engine.locate`` begin here.
+"""One query of an open index, one module per step; ``Engine.search`` and ``Engine.locate`` begin here.
 
 1. ``query.planning.plan`` parses the text into clauses (``query.grammar``, ``query.clauses``), and encodes these.
 2. ``fusion.make_question`` finds the texts and sounds that match each clause.

@@ -172,7 +172,7 @@ def allow_encoder(path: Path, name: str) -> None:
 
 
 def explain_unknown(path: Path, name: str, error: UnknownEncoderError) -> EncoderError:
-    """Return an error that says how to open an index made with an encoder object; else the given error."""
+    """Return an error that explains how to open an index made with an encoder object; otherwise the given error."""
     if not Store.exists(path):
         return error
     with Store.open(path) as store:

@@ -35,7 +35,7 @@ Scores = Float[np.ndarray, " _box"]
 class _Net(nn.Module):
     """Convolutions with PReLU and pooling, then linear heads, the first for boxes and the last for the class.
 
-    P-Net gives one row a cell, the others one row an image.
+    P-Net returns one row per cell, the others one row per image.
     """
 
     def __init__(self, arrays: Sequence[Float32[np.ndarray, "..."]], pools: Sequence[tuple[int, int] | None]) -> None:

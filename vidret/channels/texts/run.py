@@ -250,7 +250,7 @@ class WordsRun:
     def finish(self, track: TextTrack, note: str) -> None:
         """Mark a track as complete, with a note if not everything was read."""
         self.store.finish(track, note=note)
-        with self._lock:  # without the note: once a run is enough
+        with self._lock:  # without the note: once per run is enough
             self._complete[track.fingerprint, track.source, track.model] = ""
             self._counts[track.source] += 0
 

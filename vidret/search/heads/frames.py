@@ -1,4 +1,4 @@
-"""UniversalVTG over the videos of an index: frame vectors of its own encoder, in one file a video, and its spans."""
+"""UniversalVTG over the videos of an index: frame vectors of its own encoder, one file per video, and its spans."""
 
 import hashlib
 import logging
@@ -65,7 +65,7 @@ class FrameGrounder:
         return self.files.get(video.content, make, keep=keep)
 
     def _encode_video(self, video: GroundedVideo, timeout_s: float) -> Float[np.ndarray, "frame width"]:
-        """Return the vectors of two frames a second."""
+        """Return the vectors of two frames per second."""
         vectors, spans, first = [], list[tuple[float, float]](), 0.0
         how = {"resize": self._encoder.resize, "sampling": Sampling(fps=2 * FPS), "timeout": timeout_s}
         for message in decode_segments(video.path, video.content, **how):
