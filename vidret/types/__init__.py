@@ -1,7 +1,7 @@
-"""Frozen values shared by all packages, and the methods of ``Engine`` and its client: NumPy arrays, times in seconds.
+"""Frozen dataclasses shared by all packages, and the common methods of ``Engine`` and its client; times in seconds.
 
 Nothing here imports torch, so that decoding processes start quickly and stay small, and only ``arrays`` imports NumPy.
-Inside an ``nn.Module`` values are plain tensors; ``Encoder`` and ``Store`` convert.
+Arrays are NumPy's. Inside an ``nn.Module`` values are plain tensors; ``Encoder`` and ``Store`` convert.
 """
 
 from importlib import import_module
@@ -98,5 +98,5 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Import a type with arrays at first use, so that a client, which needs no NumPy for texts, starts fast."""
+        """Import a type with arrays on first use, so that a client, which needs no NumPy for texts, starts fast."""
         return getattr(import_module("vidret.types.arrays"), name)

@@ -13,12 +13,12 @@ Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 Vector = Float[np.ndarray, " dim"]
 
 HALF_BITS = np.int32(-0x70002000)  # the bits of a float16, moved to their positions in a float32
-HALF_SCALE = np.float32(2.0**112)  # corrects the difference of their exponent biases
+HALF_SCALE = np.float32(2.0**112)  # corrects for the difference of the exponent biases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ComposedQuery:
-    """Images to look like, and how what is looked for differs from them.
+    """A query by images, with words that describe how the target differs from them.
 
     Attributes:
         images: One or more images.
@@ -38,7 +38,7 @@ QUERY_RULE = "query must be text, events, an image, images with words or a vecto
 
 
 def list_query_texts(query: Query) -> list[str]:
-    """Return the texts of a query: its words, its events, or the words beside images; empty for other queries."""
+    """Return the texts of a query: its words, its events, or the words with its images; empty for other queries."""
     if isinstance(query, Sequence):
         return [text for event in query.events for text in ([event] if isinstance(event, str) else event)]
     if isinstance(query, ComposedQuery):

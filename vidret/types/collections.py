@@ -16,7 +16,7 @@ OPTIONS: Mapping[str, type[SearchOptions] | type[LocateOptions]] = {"videos": Se
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedMoment:
-    """A moment of a list, which stays in it when its video is removed.
+    """A moment of a list, in which it stays when its video is removed.
 
     Attributes:
         content: Fingerprint of the video, by which it is found when its file was moved or indexed again.
@@ -41,14 +41,14 @@ class ListedMoment:
         return cls(content="", path=result.path, start=span.start, end=span.end, note=note, video=result.video)
 
     def as_moment(self) -> Moment:
-        """Return it as a moment for exports; its video must be in the index."""
+        """Return the listed moment as a ``Moment`` for exports; its video must be in the index."""
         assert self.video is not None
         return Moment(self.video, self.path, self.start, self.end, 0.0, by=LISTED, note=self.note)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedCollection:
-    """A saved search, which is run again whenever it is opened, or a list of moments in the order of somebody's choice.
+    """A saved search, which runs again whenever it is opened, or a list of moments in an order chosen by the user.
 
     Attributes:
         name: Its name.

@@ -39,7 +39,7 @@ def list_settings(settings: Any, always: Collection[str] = ()) -> dict[str, Any]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Resize:
-    """How a frame becomes the input of an encoder: resize the shorter side to ``shorter``, then crop a square.
+    """The resizing of frames for an encoder: the shorter side to ``shorter``, then a crop to a square.
 
     The square has side ``crop`` and is in the centre. With ``squash`` both sides become ``shorter`` and the aspect
     ratio is lost, as in SigLIP's training. With ``multiple`` the aspect ratio stays and nothing is cropped: both sides
@@ -64,7 +64,7 @@ class Resize:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sampling:
-    """Which frames an encoder sees: segments of ``num_frames`` frames at ``fps`` frames per second.
+    """The choice of frames for an encoder: segments of ``num_frames`` frames at ``fps`` frames per second.
 
     Attributes:
         num_frames: Frames of a segment, at most or exactly.
@@ -99,7 +99,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of a video that is encoded as one.
+    """A stretch of a video that is encoded as a whole.
 
     Attributes:
         video: Id of the video.
@@ -116,7 +116,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class ShotChange:
-    """Where one shot of a video ends and the next begins.
+    """The boundary between two shots of a video: a cut or a gradual change.
 
     Attributes:
         start: In seconds; for a cut, the time of the first frame of the new shot.

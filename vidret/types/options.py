@@ -13,15 +13,15 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 from vidret.types.rows import read_value
 
 T = TypeVar("T")
-MOST = 10**9  # of any count
+MOST = 10**9  # maximum of any count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """What annotates a field of ``SearchOptions``, ``LocateOptions`` or ``Filters``.
+    """An option's description, which annotates its field of ``SearchOptions``, ``LocateOptions`` or ``Filters``.
 
-    The name and the default are those of the field. If the default is not None, the command line and the HTTP API write
-    None as ``none``.
+    The name and the default are those of the field. If the default is not None, the command line and the HTTP API take
+    ``none`` for None.
 
     Attributes:
         help: Description, on the command line and in the HTTP API.
@@ -91,7 +91,7 @@ def _list_options(options_type: Any) -> tuple[NamedOption, ...]:
 
 
 def check_options(options: Any, error: type[Exception]) -> None:
-    """Check the values of a dataclass and of the dataclasses in it, as far as possible without an index.
+    """Check the values of a dataclass and of the dataclasses in it that can be checked without an index.
 
     Raise ``error`` if a value has another type, is a number out of range, or is a text that is not one of its choices.
     """

@@ -11,7 +11,7 @@ from vidret.types.options import Option
 from vidret.types.rows import Shown
 
 CANDIDATES = 200  # nearest segments that a search reranks by default
-RERANKERS = ("none", "mean", "ucofia", "glscl")  # available without training
+RERANKERS = ("none", "mean", "ucofia", "glscl")  # rerankers without training
 MAX_EVENTS = 8  # in one query
 MAX_LOCATED = 100  # videos per request to a server
 MAX_QUERY_LENGTH = 1000  # characters; text encoders read 77 to 256 tokens
@@ -108,7 +108,7 @@ def _filter(text: str, metavar: str, **settings: Any) -> Option:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which videos a search covers; None does not restrict it.
+    """The videos that a search covers; a filter of None does not restrict them.
 
     Attributes:
         folder: A folder that has a file of the video, at any depth.
@@ -193,7 +193,7 @@ ALL_VIDEOS = Filters()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOptions:
-    """Options of one search, which are the arguments of ``Engine.search``."""
+    """The options of a search, which are arguments of ``Engine.search``."""
 
     sources: SourcesField = None
     person: PersonField = None
@@ -284,7 +284,7 @@ class SearchOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocateOptions:
-    """Options of locating moments, which are the arguments of ``Engine.locate``."""
+    """The options of locating moments, which are arguments of ``Engine.locate``."""
 
     videos: Annotated[
         int,
@@ -355,7 +355,7 @@ class ConceptExample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concept:
-    """A concept as an index keeps it; ``@name`` stands for it in queries.
+    """A taught concept of an index; ``@name`` stands for it in queries.
 
     Attributes:
         name: Its name.

@@ -1,4 +1,4 @@
-"""Results: hits, moments, curves, shared footage, copies, persons, and the findings of browsing."""
+"""Results: hits and moments with their evidence, shared footage and copies, persons, and results of browsing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from vidret.types.media import Segment, Source, TextSource
 from vidret.types.rows import Shown, show_property
 
 Likelihood = Literal["likely", "possible", "unlikely"]
-LIKELY, UNLIKELY = 0.7, 0.28  # probabilities: likely from the first on, unlikely below the second
+LIKELY, UNLIKELY = 0.7, 0.28  # probabilities from which on a result is likely, and below which it is unlikely
 
 VideoId = Annotated[int, Shown(told=True, example=7)]
 VideoPath = Annotated[str, Shown(told=True, column=1, holds="path", limit=300, example="/videos/beach.mp4")]
@@ -28,7 +28,7 @@ def rate_probability(probability: float | None) -> Likelihood | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What of a video matches a query.
+    """A part of a video that matches a query, in one source.
 
     Attributes:
         source: Where it was found.
@@ -51,7 +51,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSpan:
-    """Where one event of a query was found in a video.
+    """The span in which one event of a query was found in a video.
 
     Attributes:
         text: The event, as it was searched for.
@@ -68,7 +68,7 @@ class EventSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NearCopy:
-    """A video that shows the footage of a result, and is not repeated as a result of its own.
+    """A video that shows the footage of a result, and is therefore no further result.
 
     Attributes:
         video: Id of the video.
@@ -173,7 +173,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveText:
-    """Words of a video that speak for a query, at their height in its curve.
+    """Words of a video that match a query, with their height in its curve.
 
     Attributes:
         source: Where they were found.
@@ -292,7 +292,7 @@ class CopyGroup:
 
     @property
     def best(self) -> CopiedFile:
-        """Of the undamaged files, and of the longest, that with the largest picture, and then the highest bit rate."""
+        """The best file: undamaged, among the longest, with the largest picture, and then the highest bit rate."""
         return self.files[0]
 
 
@@ -344,7 +344,7 @@ class PersonTrack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindOfVideo:
-    """A kind of what videos show.
+    """A kind of content that videos show, with its most typical moment.
 
     Attributes:
         video: Id of the video with the most typical moment.
@@ -378,7 +378,7 @@ class MappedMoment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnusualVideo:
-    """A video that is not much like others.
+    """A video that is unlike most others of its index.
 
     Attributes:
         video: Id of the video.

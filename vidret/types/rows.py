@@ -22,7 +22,7 @@ Door = Literal["json", "http", "mcp", "csv"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What may annotate a field of a result; the name and the description are those of its docstring.
+    """The annotation of a result's field with how it is shown; its name and description are those of the docstring.
 
     Attributes:
         everywhere: Whether JSON and the HTTP API have it.
@@ -221,7 +221,7 @@ def _split_kind(kind: Any) -> tuple[Any, Any, tuple[Any, ...], bool]:
 
 
 def _check_type(name: str, kind: Any, value: Any) -> Any:
-    """Return a value if JSON has this type for it; an integer is a number, too."""
+    """Return a value if it has this type in JSON; an integer is a number, too."""
     if type(value) is kind and (kind is not float or isfinite(value)):
         return value
     if kind is float and type(value) is int and abs(value) <= LARGEST_FLOAT:
