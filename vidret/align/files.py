@@ -127,7 +127,7 @@ IGNORED_GLSCL = ("clip.", "decoder_layer_noun.", FRAME_LAYER, "weight_fc.")
 def convert_concepts(weights: Weights, *, shared_queries: bool | None = None) -> ConceptAligner:
     """Convert the aligner in a published GLSCL state dict; the encoder's weights are ignored.
 
-    Frames have their own decoder if the checkpoint contains one that was trained. ``shared_queries`` says whether the
+    Frames have their own decoder if the checkpoint contains one that was trained. ``shared_queries`` is whether the
     frames' queries are also used for words, which does not follow from the weights; by default if the decoder is.
 
     Raises:

@@ -111,7 +111,7 @@ def qb_norm(
         bank: Scores of the bank's queries for the videos.
         beta: Inverse temperature; 20 as published, for cosines.
         k: A video is active if it is among the top k of enough queries, ties included.
-        min_queries: How many queries are enough; GLSCL's published results are with 3, and with a beta of 70.
+        min_queries: The number of queries that is enough; GLSCL's published results are with 3, and with a beta of 70.
 
     Raises:
         ValueError: The bank is not a matrix of finite floats, or a setting is invalid.

@@ -236,7 +236,7 @@ def read_pair(
 
 
 def place_clip(clip: GreyStretch, film: GreyStretch, guess: FootageGuess) -> PicturePlacement:
-    """Return where the clip's picture is in the film's."""
+    """Return the placement of the clip's picture in the film's."""
     shown = np.unique(np.linspace(0, len(clip.times) - 1, NUM_PLACED + 2)[1:-1].round().astype(int))
     compared = np.arange(0, len(film.times), max(1, round(RATE / 3)))
     expected = guess.speed * clip.times[shown] + guess.offset
@@ -278,7 +278,7 @@ class FootageVerdict:
         offset: Film time of the clip's time 0, in seconds.
         start: Start of the shared footage in the clip, in seconds.
         end: End of the shared footage in the clip, in seconds.
-        placement: Where the clip's picture is in the film's.
+        placement: The placement of the clip's picture in the film's.
     """
 
     moves: bool

@@ -47,7 +47,7 @@ def find_placement(
     Args:
         clip: Some frames of the clip.
         film: Frames of the film.
-        may_match: Which film frames each clip frame may show.
+        may_match: Mask of the film frames that each clip frame may show.
         aspect: Aspect ratio of the film's pictures over that of the clip's.
     """
     best = PicturePlacement(left=0.0, top=0.0, width=1.0, height=1.0, mirrored=False, score=-1.0)

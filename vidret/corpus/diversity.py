@@ -33,7 +33,7 @@ class DiversityParts:
         num_samples: Number of pairs.
         dim: Number of dimensions of the texts' features that vary.
         ridge: Ridge of the regression of vectors on texts.
-        warning: Why the parts mean little, or None.
+        warning: The reason why the parts mean little, or None.
     """
 
     by_text: float

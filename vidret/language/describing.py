@@ -44,7 +44,7 @@ MOST_OTHERS = 1000  # segments that a description is compared with
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescribeOptions:
-    """How segments are described.
+    """Options for describing segments.
 
     Attributes:
         max_calls: Maximum number of requests in one run.
@@ -79,8 +79,8 @@ class DescribeReport:
         empty: Segments in which the model saw nothing, or of which no frame can be decoded.
         calls: Requests that were made; answers that were kept from earlier runs need none.
         left: Segments that are not described yet.
-        missing: Those of them whose files are not there now.
-        error: Why the run ended early, if an endpoint failed.
+        missing: Those among them whose files are missing.
+        error: The reason why the run ended early, if an endpoint failed.
     """
 
     described: int = 0

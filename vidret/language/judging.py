@@ -69,7 +69,7 @@ def write_passage(candidate: Candidate, count: int = MAX_WORDS) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """How a judge orders some candidates.
+    """A judge's order of candidates.
 
     Attributes:
         order: Indices of all candidates, best first.
@@ -97,7 +97,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeOptions:
-    """How candidates are judged.
+    """Options for judging candidates.
 
     Attributes:
         top: Number of best hits that are judged; the others stay behind them.

@@ -144,7 +144,7 @@ def record_ranker(store: Store, models: Models) -> None:
 
 
 def record_class(store: Store, encoder: Encoder) -> None:
-    """Record the class of an encoder that is not vidret's own, by which ``explain_unknown`` says how to reopen."""
+    """Record the class of an encoder that is not vidret's own, by which ``explain_unknown`` explains how to reopen."""
     name = describe_class(encoder)
     if name and not name.startswith("vidret.") and store.metadata.get(ENCODER_CLASS) != name:
         store.metadata.set(ENCODER_CLASS, name)

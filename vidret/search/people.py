@@ -95,9 +95,9 @@ class Presence:
 
     Attributes:
         wanted: The persons of each clause.
-        speakers: Those who must say the phrases of each clause.
+        speakers: The persons who must say the phrases of each clause.
         bare: Whether a clause names only persons.
-        unwanted: Those who must not be there.
+        unwanted: The persons who must not be there.
         find_cuts: See ``FindCuts``.
     """
 
@@ -109,7 +109,7 @@ class Presence:
 
     @property
     def persons(self) -> tuple[PersonSpans, ...]:
-        """Those of all clauses, each once."""
+        """The wanted persons of all clauses, each once."""
         return tuple({person.handle: person for persons in self.wanted for person in persons}.values())
 
     def adjust(
@@ -135,7 +135,7 @@ class Presence:
     def find_spans(self, store: Store, asked: ChannelQuery) -> list[TimeSpan]:
         """Return the middles of at most ``depth`` segments in which the persons of each clause are.
 
-        Those nearest to the clause are taken, or those of the best quality if it names only persons.
+        The segments are those nearest to the clause, or of the best quality if it names only persons.
         """
         filters, excluded, found = asked.options.filters, asked.excluded, [np.zeros(0, np.int64)]
         for clause, (persons, is_bare) in enumerate(zip(self.wanted, self.bare, strict=True)):

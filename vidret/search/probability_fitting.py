@@ -37,7 +37,7 @@ class ScoredQuery:
         name: The name of its first answer, or the query if it has none; queries of one name are held out together.
         is_answered: Whether the index has an answer.
         scores: The scores of the videos that were found, best first; at least one.
-        rights: Which of them are answers.
+        rights: Whether each of them is an answer.
         size: The number of segments and texts that were compared.
         num_events: The number of events that follow one another in the query.
     """

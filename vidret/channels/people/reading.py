@@ -42,7 +42,7 @@ class Sighting:
     """A face in a frame.
 
     Attributes:
-        time_s: When the frame begins, in seconds.
+        time_s: Start of the frame in seconds.
         face: The face.
         chip: Its aligned image, None if it is too small or turned too far to be described.
         quality: Quality of the image of the face.

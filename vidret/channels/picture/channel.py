@@ -282,7 +282,7 @@ def list_segments(store: Store, video_ids: Sequence[int]) -> Ids:
 def choose_segments(store: Store, query: EncodedQuery, video_ids: Sequence[int]) -> Ids:
     """Return the ids of the segments of some videos that are nearest to a query, ``NEAREST_SEGMENTS`` of each, rising.
 
-    Those of a video with fewer are all returned.
+    A video with fewer segments has all of them.
     """
     ids = list_segments(store, video_ids)
     if np.unique(store.owners(ids), return_counts=True)[1].max(initial=0) <= NEAREST_SEGMENTS:

@@ -40,7 +40,7 @@ def join_files(
             parts are taken.
         out: The joint file.
         bank: Bank of queries to add.
-        merge: How much the towers merge tokens, without training.
+        merge: Level of token merging in the towers, without training.
 
     Returns:
         A line for each part: what it is and what it was made for.

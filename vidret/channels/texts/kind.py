@@ -22,7 +22,7 @@ class FrameReader(Protocol[Piece]):
     """Reads texts or tracks of faces from the frames of one video at a time, while it is decoded.
 
     Attributes:
-        note: Why not everything was read of the last video; empty otherwise.
+        note: The reason why not everything was read of the last video; empty otherwise.
     """
 
     note: str
@@ -49,7 +49,7 @@ class AudioReader(Protocol[Piece]):
     """Reads texts or tracks of voices from the audio of one video at a time, mono at 16 kHz, while it is decoded.
 
     Attributes:
-        note: Why not everything was read of the last video; empty otherwise.
+        note: The reason why not everything was read of the last video; empty otherwise.
     """
 
     note: str

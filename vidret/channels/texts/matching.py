@@ -93,7 +93,7 @@ class TextMatcher:
             allowed: The texts to choose from; None for all.
             typical: Mean vector of typical sentences.
             num_texts: Number of texts by which the rarity of each clause's words is measured.
-            unasked: Those of them that a clause without a hint at the others may match by meaning; None for all.
+            unasked: The allowed texts that a clause without a hint at the others may match by meaning; None for all.
         """
         nearest = self._search(clauses, vectors, allowed, unasked)
         index, found = self._store.index, []

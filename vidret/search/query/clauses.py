@@ -45,7 +45,7 @@ class QueryStructure:
             time.
         gaps_s: For each step the maximum time in seconds since the end of the one before; None for any.
         excluded: Terms that must not be there.
-        forbidden: Those of them that no text may contain either.
+        forbidden: The excluded terms that no text may contain either.
         unwanted: Persons who must not be there.
     """
 

@@ -99,8 +99,8 @@ class Interpretation:
     Attributes:
         steps: The steps to look for, which follow one another.
         excluded: Terms that must not be there.
-        forbidden: Those of them that are written with a minus: no text may contain them.
-        note: Why a query that looks structured is searched as plain words; empty otherwise.
+        forbidden: The excluded terms that are written with a minus: no text may contain them.
+        note: The reason why a query that looks structured is searched as plain words; empty otherwise.
         verbatim: See ``Sequence``.
     """
 
