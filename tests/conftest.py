@@ -80,12 +80,12 @@ def sentence_vectors() -> Iterator[None]:
     """Encode equal lists of sentences once: every new index with words encodes the same ones, for a second."""
     from vidret.encode.sentences import SentenceEncoder
 
-    encode, known = SentenceEncoder.encode, dict[tuple[str, ...], "np.ndarray"]()
+    encode, cache = SentenceEncoder.encode, dict[tuple[str, ...], "np.ndarray"]()
 
     def remember(encoder: "SentenceEncoder", texts: Sequence[str]) -> 'Float32[np.ndarray, "text dim"]':
-        if (key := tuple(texts)) not in known:
-            known[key] = encode(encoder, texts)
-        return known[key].copy()
+        if (key := tuple(texts)) not in cache:
+            cache[key] = encode(encoder, texts)
+        return cache[key].copy()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SentenceEncoder, "encode", remember)

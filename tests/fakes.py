@@ -99,10 +99,10 @@ class ColourEncoder:
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         embeddings = []
         for text in texts:
-            known = [COLOURS[word] for word in text.split() if word in COLOURS]
+            colours = [COLOURS[word] for word in text.split() if word in COLOURS]
             # What names no colour points somewhere of its own, always the same.
             seed = sum(map(ord, text))
-            vector = np.mean(known, axis=0) - 110.0 if known else draw_direction(seed)
+            vector = np.mean(colours, axis=0) - 110.0 if colours else draw_direction(seed)
             embeddings.append(TextEmbedding(text, unit(vector), unit(vector)[None]))
         return embeddings
 

@@ -66,12 +66,12 @@ class _Mother:
                 set_option(_SUBREAPER, 0, 0, 0, 0)
 
     def _start(self) -> socket.socket:
-        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        self._requests, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with child_end:
             process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(theirs.fileno())],
+                [sys.executable, "-c", _PROGRAM, str(child_end.fileno())],
                 env=os.environ | _ONE_THREAD | {"PYTHONPATH": _PATH},
-                pass_fds=[theirs.fileno()],
+                pass_fds=[child_end.fileno()],
                 process_group=0,  # Ctrl-C is handled by this process
             )
         atexit.register(process.wait)

@@ -63,7 +63,9 @@ def sample(target: Any, wrap: Callable[[Any], Any]) -> Any:
         target.__init__ = alternate(target.__init__, wrap)  # type: ignore[method-assign]
         return target
     if isinstance(target, property):
-        return property(*(part and alternate(part, wrap) for part in (target.fget, target.fset, target.fdel)))
+        return property(
+            *(accessor and alternate(accessor, wrap) for accessor in (target.fget, target.fset, target.fdel))
+        )
     if isinstance(target, (classmethod, staticmethod)):
         return type(target)(alternate(target.__func__, wrap))
     return alternate(target, wrap)
@@ -106,18 +108,18 @@ def check_new(function: Any, names: tuple[str, ...], hints: dict[str, Any]) -> A
 
     @wraps(function)
     def called(*arguments: Any, **named: Any) -> Any:
-        given = [
+        named_values = [
             (name, arguments[place] if place < len(arguments) else named[name])
             for place, name in places
             if place < len(arguments) or name in named
         ]
-        kinds = tuple((name, describe(value)) for name, value in given)
+        kinds = tuple((name, describe(value)) for name, value in named_values)
         if kinds not in right:
-            compare(function, hints, given)
+            compare(function, hints, named_values)
             right.add(kinds)
         result = function(*arguments, **named)
         if "return" in hints and (kinds, describe(result)) not in right:
-            compare(function, hints, [*given, ("return", result)])
+            compare(function, hints, [*named_values, ("return", result)])
             right.add((kinds, describe(result)))
         return result
 
@@ -134,8 +136,8 @@ def compare(function: Any, hints: dict[str, Any], values: list[tuple[str, Any]])
     with _CALL:
         for name, value in values:
             if not isinstance(value, hints[name]):
-                told = ", ".join(f"{other} {describe(given)}" for other, given in values)
-                raise TypeCheckError(f"{function.__qualname__}: {name} must be {hints[name]}, got {told}")
+                described = ", ".join(f"{other} {describe(other_value)}" for other, other_value in values)
+                raise TypeCheckError(f"{function.__qualname__}: {name} must be {hints[name]}, got {described}")
 
 
 def resolve(hint: object, function: Any) -> object:

@@ -58,9 +58,9 @@ def check_command(line: str) -> None:
         return  # options are those of Lightning and of the configuration
     if words[:1] == ["head"]:  # of vidret train, which hands its options on
         command, words = typer.main.get_command(head_app), words[1:]
-    known = {name for param in command.params for name in (*param.opts, *param.secondary_opts)} | {"--help"}
+    known_options = {name for param in command.params for name in (*param.opts, *param.secondary_opts)} | {"--help"}
     for name in (word.split("=")[0] for word in words if word.startswith("--")):
-        assert name in known, f"{name} of {line}"
+        assert name in known_options, f"{name} of {line}"
     check_values(dict(zip(words, [*words[1:], ""], strict=False)), line)
 
 

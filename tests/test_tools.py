@@ -41,9 +41,9 @@ def test_an_index_has_filters_of_a_half_and_a_thousandth(tmp_path: Path, monkeyp
 def test_alternatives_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     bench, harness, calls = load_tool("bench_scale"), load_tool("harness"), list[tuple[str, str]]()
     asks = {name: partial(lambda name, query: calls.append((name, query)), name) for name in ("old", "new")}
-    told = harness.time_in_turn(asks, ["a", "b"], num_warm=1)
+    timings = harness.time_in_turn(asks, ["a", "b"], num_warm=1)
     assert calls == [(name, query) for query in ("a", "a", "b") for name in ("old", "new")]
-    assert {key for times in told.values() for key in times} == {"p50_ms", "p99_ms", "p50_cpu_ms"}
+    assert {key for times in timings.values() for key in times} == {"p50_ms", "p99_ms", "p50_cpu_ms"}
     monkeypatch.setattr(bench, "ROUNDS", 1)
     assert bench.measure_threads(time.sleep, [0.2]) > 1.2
 

@@ -93,7 +93,9 @@ def find_files(given: argparse.Namespace, scratch: Path, num_copies: int = 1) ->
 def decode_all(files: list[str], encoder: Encoder) -> list[SampledFrames]:
     """Decode every segment as indexing does, one file after the other."""
     with DecodePool(1, resize=encoder.resize, shot_sampling="exact") as pool:
-        return [part.frames for file in files for part in pool.stream(file) if isinstance(part, DecodedSegment)]
+        return [
+            segment.frames for file in files for segment in pool.stream(file) if isinstance(segment, DecodedSegment)
+        ]
 
 
 def measure_indexing(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:

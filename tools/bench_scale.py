@@ -114,7 +114,7 @@ def fit_cloud(like: Path, dim: int, texts: Path | None) -> tuple[Cloud, dict[str
         unit((sentences @ axes)[:, taken]),
         axes[:, taken].astype(np.float32),
     )
-    told = {
+    facts = {
         "frames": len(frames),
         "encoder": encoder.name,
         "own_dim": encoder_dim,
@@ -122,7 +122,7 @@ def fit_cloud(like: Path, dim: int, texts: Path | None) -> tuple[Cloud, dict[str
         "effective_dimensions": round(float(spread.sum() ** 2 / (spread**2).sum()), 1),
         "texts": len(lines),
     }
-    return cloud, told
+    return cloud, facts
 
 
 # A store of each kind and size
@@ -175,9 +175,9 @@ def find_truth(ids: np.ndarray, vectors: np.ndarray, queries: np.ndarray) -> np.
     """Find the ids that an exact search of the stored float16 values gives, by numpy."""
     best, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
     for first in range(0, len(ids), 16_384):
-        part = slice(first, first + 16_384)
-        scores = np.concatenate([scores, queries @ vectors[part].astype(np.float32).T], axis=1)
-        best = np.concatenate([best, np.broadcast_to(ids[part], (len(queries), len(ids[part])))], axis=1)
+        rows = slice(first, first + 16_384)
+        scores = np.concatenate([scores, queries @ vectors[rows].astype(np.float32).T], axis=1)
+        best = np.concatenate([best, np.broadcast_to(ids[rows], (len(queries), len(ids[rows])))], axis=1)
         kept = np.argsort(-scores, axis=1, kind="stable")[:, :CANDIDATES]
         scores, best = np.take_along_axis(scores, kept, 1), np.take_along_axis(best, kept, 1)
     return best
@@ -198,20 +198,20 @@ def measure_store(path: Path, kind: str, asked: Path) -> dict[str, Any]:
         return store
 
     store, opened = measure_call(open_store)
-    told: dict[str, Any] = {"open": opened}
+    report: dict[str, Any] = {"open": opened}
     with store:
         for k in (TOP, CANDIDATES):
             found = list[np.ndarray]()
-            told[f"at {k}"] = time_queries(lambda query: found.append(store.search(query[None], k)[1][0]), queries)  # noqa: B023
+            report[f"at {k}"] = time_queries(lambda query: found.append(store.search(query[None], k)[1][0]), queries)  # noqa: B023
             pairs = zip(found[-len(queries) :], truth[:, :k], strict=True)
             recalls = [
                 len({*found_ids.tolist()} & {*expected.tolist()}) / len(expected) for found_ids, expected in pairs
             ]
-            for name, part in zip(QUERY_KINDS, np.array_split(recalls, 3), strict=True):
-                told[f"at {k}"][f"recall_{name}"] = round(float(np.mean(part)), 4)
+            for name, kind_recalls in zip(QUERY_KINDS, np.array_split(recalls, 3), strict=True):
+                report[f"at {k}"][f"recall_{name}"] = round(float(np.mean(kind_recalls)), 4)
     grown = [read_memory_mb(field) - old for field, old in zip(MEMORY_FIELDS, before, strict=True)]
-    told["ram_mb"], told["mapped_mb"] = (round(megabytes, 1) for megabytes in grown)
-    return told
+    report["ram_mb"], report["mapped_mb"] = (round(megabytes, 1) for megabytes in grown)
+    return report
 
 
 # Searching with an engine
@@ -219,28 +219,28 @@ def measure_store(path: Path, kind: str, asked: Path) -> dict[str, Any]:
 
 def measure_searches(index: Path, encoder: MadeEncoder) -> dict[str, Any]:
     """Measure an engine over a large index."""
-    told: dict[str, Any] = {"memory_before_mb": round(read_memory_mb("VmRSS"))}
-    told["open"] = time_queries(lambda _: open_and_search(index, encoder), range(7))
+    report: dict[str, Any] = {"memory_before_mb": round(read_memory_mb("VmRSS"))}
+    report["open"] = time_queries(lambda _: open_and_search(index, encoder), range(7))
     files, words = made_index.find_files(index), list(UNRELATED)
     half, few = (Filters(folder=str(files / name)) for name in ("even", "even/0"))
     with Engine.open(index, encoder=encoder, rerank="none") as engine:
         search = partial(engine.search, k=TOP)
-        told["search"] = time_queries(search, words * ROUNDS)
+        report["search"] = time_queries(search, words * ROUNDS)
         filters = {"none": search, "half": partial(search, filters=half), "thousandth": partial(search, filters=few)}
-        told["filters"] = time_in_turn(filters, words, num_warm=len(words))  # what each reads is mapped then
+        report["filters"] = time_in_turn(filters, words, num_warm=len(words))  # what each reads is mapped then
         judged = [(hit.video, hit.time) for hit in search(words[0])]
         likes = {f"{num_likes} likes": partial(search, like=judged[:num_likes], seen=judged) for num_likes in (1, 3)}
-        told["feedback"] = time_in_turn({"none": search, **likes}, words, num_warm=len(words))
-        told["ready"] = time_queries(lambda _: engine.check_index(), words)
-        told["two_threads"] = measure_threads(search, words)
-        told["beside_commits"] = measure_beside(index, search, words)
-        told["memory_mb"] = {field: round(read_memory_mb(field)) for field in MEMORY_FIELDS}
+        report["feedback"] = time_in_turn({"none": search, **likes}, words, num_warm=len(words))
+        report["ready"] = time_queries(lambda _: engine.check_index(), words)
+        report["two_threads"] = measure_threads(search, words)
+        report["beside_commits"] = measure_beside(index, search, words)
+        report["memory_mb"] = {field: round(read_memory_mb(field)) for field in MEMORY_FIELDS}
     with Store.open(index) as store:
         nearest = partial(store.search, k=CANDIDATES)
         vectors = [text.sentence[None] for text in encoder.encode_text(words)]
-        told["nearest"] = time_queries(nearest, vectors)
-        told["nearest_two_threads"] = measure_threads(nearest, vectors)
-    return told
+        report["nearest"] = time_queries(nearest, vectors)
+        report["nearest_two_threads"] = measure_threads(nearest, vectors)
+    return report
 
 
 def open_and_search(index: Path, encoder: MadeEncoder) -> None:
@@ -316,15 +316,15 @@ def main() -> None:
     parser.add_argument("--searches", type=int, metavar="SEGMENTS", help="measure an engine over so many instead")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    cloud, told = fit_cloud(given.like, given.dim, given.texts)
+    cloud, facts = fit_cloud(given.like, given.dim, given.texts)
     if given.searches:
-        print_json({"like": told, **run_searches(given, cloud)})
+        print_json({"like": facts, **run_searches(given, cloud)})
         return
     cells = {}
     for size, kind in product(sorted(given.sizes), given.kinds):
         cells[f"{size}/{kind}"] = run_cell(kind, size, given.work, cloud)
         tell(f"{size:,} {kind}: {json.dumps(cells[f'{size}/{kind}'], default=Cost.to_dict)}")
-    print_json({"dim": given.dim, "like": told, "cores": os.cpu_count(), "queries": NUM_QUERIES, "cells": cells})
+    print_json({"dim": given.dim, "like": facts, "cores": os.cpu_count(), "queries": NUM_QUERIES, "cells": cells})
 
 
 if __name__ == "__main__":

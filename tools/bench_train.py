@@ -136,21 +136,24 @@ def read_synthetic(method: str) -> dict[str, Any]:
 
 def read_arguments(config: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a module, with shapes in place of what a configuration says of them."""
-    given = dict(config["model"]["init_args"])
+    arguments = dict(config["model"]["init_args"])
     for name, shape in SHAPES.items():
-        if name in given:
-            lists = {key: tuple(value) for key, value in given[name].items() if isinstance(value, list)}
-            given[name] = shape(**given[name] | lists)
-    return given
+        if name in arguments:
+            lists = {key: tuple(value) for key, value in arguments[name].items() if isinstance(value, list)}
+            arguments[name] = shape(**arguments[name] | lists)
+    return arguments
 
 
 def build(config: dict[str, Any]) -> RetrievalModule:
     """Return the module of a configuration with random weights."""
-    given = read_arguments(config)
-    weights = given.pop("weights", None)
+    arguments = read_arguments(config)
+    weights = arguments.pop("weights", None)
     if weights is not None:
-        given |= {"vision": VisionShape(patch=PATCHES[weights.partition("-quickgelu")[0]], **LARGE), "text": LARGE_TEXT}
-    return RetrievalModule(**{**given, "chunk_size": 0, "compiled": None})
+        arguments |= {
+            "vision": VisionShape(patch=PATCHES[weights.partition("-quickgelu")[0]], **LARGE),
+            "text": LARGE_TEXT,
+        }
+    return RetrievalModule(**{**arguments, "chunk_size": 0, "compiled": None})
 
 
 @contextmanager
@@ -210,8 +213,8 @@ def count_losses(module: RetrievalModule, config: dict[str, Any], num: int, *, h
         seen, read = model._see(one.pixels, None), model._read(one.ids)
 
     def repeat(vectors: Vectors, rows: int) -> Vectors:
-        whole = (None if x is None else x.expand(rows, *x.shape[1:]) for x in vectors)
-        return tuple(x if x is None or not x.is_floating_point() else like(x) for x in whole)
+        repeated = (None if x is None else x.expand(rows, *x.shape[1:]) for x in vectors)
+        return tuple(x if x is None or not x.is_floating_point() else like(x) for x in repeated)
 
     def like(x: Tensor) -> Tensor:
         return x.to(torch.bfloat16 if half else torch.float32, copy=True).requires_grad_()

@@ -130,7 +130,7 @@ def is_speech(path: Path) -> bool:
 def find_music(root: Path, package: str) -> list[Path]:
     """Return the files in folders of music; of a package without any, those that are compressed and large."""
     paths = list_files(root, package)
-    music = [path for path in paths if {part.lower() for part in path.relative_to(root).parts[:-1]} & MUSIC_FOLDERS]
+    music = [path for path in paths if {folder.lower() for folder in path.relative_to(root).parts[:-1]} & MUSIC_FOLDERS]
     return music or [path for path in paths if is_long(path)]
 
 
@@ -421,9 +421,9 @@ def measure_labels(mixer: Mixer, number: int) -> dict[str, dict[str, float]]:
         audio, heard = mixer.draw()
         found = score_chunk(audio)[0] > HEARD
         for column, label in enumerate(LEARNT):
-            known, is_found = ~np.isnan(heard[:, column]), found[:, LABELS.index(label)]
+            is_known, is_found = ~np.isnan(heard[:, column]), found[:, LABELS.index(label)]
             is_there = heard[:, column] == 1
-            counts[label] += (is_found & is_there)[known].sum(), is_found[known].sum(), is_there[known].sum()
+            counts[label] += (is_found & is_there)[is_known].sum(), is_found[is_known].sum(), is_there[is_known].sum()
     return {
         label: {name: round(value, 4) for name, value in shares.items()}
         for label, (right, found, there) in counts.items()

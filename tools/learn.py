@@ -86,13 +86,17 @@ class Setting(NamedTuple):
 
     def make_module(self, towers: Path) -> RetrievalModule:
         """Return an untrained module, or one on towers."""
-        given = read_synthetic(self.config)
+        arguments = read_synthetic(self.config)
         for part in self.parts:
-            given |= {name: value for name, value in read_synthetic(part).items() if name in ("merging", "prompts")}
-        given |= {"vision": replace(given["vision"], image_size=self.size), "num_frames": self.frames, "out": None}
+            arguments |= {name: value for name, value in read_synthetic(part).items() if name in ("merging", "prompts")}
+        arguments |= {
+            "vision": replace(arguments["vision"], image_size=self.size),
+            "num_frames": self.frames,
+            "out": None,
+        }
         if self.on_clip:
-            given |= {"weights": str(towers), "vision": None, "text": None}
-        return RetrievalModule(**given)
+            arguments |= {"weights": str(towers), "vision": None, "text": None}
+        return RetrievalModule(**arguments)
 
 
 SETTINGS = {
@@ -183,8 +187,8 @@ def score_split(module: RetrievalModule, data: RetrievalData) -> tuple[np.ndarra
 
 def measure(scores: np.ndarray, names: Sequence[str], pairs: Sequence[CaptionPair]) -> dict[str, Any]:
     """Return recall in a gallery, and the share of captions that prefer their video in each kind of pair."""
-    part = scores[:GALLERY, :GALLERY]
-    ranks = 1 + (part > part.diagonal()[:, None]).sum(axis=1)
+    gallery = scores[:GALLERY, :GALLERY]
+    ranks = 1 + (gallery > gallery.diagonal()[:, None]).sum(axis=1)
     place = {name: index for index, name in enumerate(names)}
     right: defaultdict[str, list[float]] = defaultdict(list)
     for pair in pairs:

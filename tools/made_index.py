@@ -202,9 +202,9 @@ def make_vocabulary(rng: np.random.Generator) -> Callable[[int], np.ndarray]:
     """Return what draws the words of so many texts, (text, word), as often as they occur in English."""
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     made = ["".join(rng.choice(letters, rng.integers(5, 11))) for _ in range(NUM_MADE_WORDS)]
-    known = list(_load_ranks())
-    shares = [*map(find_word_share, known), *[MADE_SHARE / len(made)] * len(made)]
-    words, odds = np.array([*known, *made], object), np.cumsum(shares) / sum(shares)
+    known_words = list(_load_ranks())
+    shares = [*map(find_word_share, known_words), *[MADE_SHARE / len(made)] * len(made)]
+    words, odds = np.array([*known_words, *made], object), np.cumsum(shares) / sum(shares)
     return lambda count: words[np.searchsorted(odds[:-1], rng.random((count, WORDS_PER_TEXT)))]
 
 

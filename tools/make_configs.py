@@ -139,8 +139,8 @@ DOMAINS = {
 def derive(base: Settings, model: Settings, data: Settings, trainer: Settings) -> dict[str, Any]:
     """Return a configuration with other settings; a dictionary among them is merged, None removes a setting."""
     config = deepcopy(dict(base))
-    for part, changes in (("model", model), ("data", data)):
-        merge(config[part]["init_args"], changes)
+    for section, changes in (("model", model), ("data", data)):
+        merge(config[section]["init_args"], changes)
     merge(config["trainer"], trainer)
     return config
 

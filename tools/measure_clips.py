@@ -106,12 +106,12 @@ def open_clips(given: argparse.Namespace) -> Iterator[Clips]:
     """Index the videos if need be, and read their captions."""
     with Engine.open(given.work / "index") as engine:
         engine.index([given.data / "videos"], words=False)
-        known = {path for video in engine.videos() for path in video.paths}
+        indexed_paths = {path for video in engine.videos() for path in video.paths}
         captions = {
             str((given.data / "videos" / row["video"]).absolute()): " ".join(row["captions"])
             for row in read_rows(given.data / "captions.jsonl")
         }
-        captions = {path: caption for path, caption in captions.items() if path in known}
+        captions = {path: caption for path, caption in captions.items() if path in indexed_paths}
         labels = np.array([find_category(caption) for caption in captions.values()], dtype=object)
         yield Clips(engine, [*captions], [*captions.values()], labels)
 
@@ -175,10 +175,10 @@ def measure_classes(given: argparse.Namespace, _: Path) -> dict[str, Any]:
                 found = classify_videos(store, engine.encoder, classes)
                 logits = np.empty_like(found.logits)
                 logits[[paths.index(engine.video(key).paths[0]) for key in found.video_ids.tolist()]] = found.logits
-                known = [row for row in rest if labels[row] is not None]
+                labelled = [row for row in rest if labels[row] is not None]
                 is_right = np.array(found.names, dtype=object)[logits.argmax(axis=1)] == labels
-                results["right tags"].append(100 * is_right[known].mean())
-                results["probability of tags"].append(100 * soften(logits).max(axis=1)[known].mean())
+                results["right tags"].append(100 * is_right[labelled].mean())
+                results["probability of tags"].append(100 * soften(logits).max(axis=1)[labelled].mean())
                 save_classes(store, composer, found, "measured")
                 concepts = name_concepts("measured", found.names)
                 for name, scores, concept in zip(found.names, logits.T, concepts, strict=True):
@@ -316,8 +316,8 @@ def copy_source(path: Path, lengths: Mapping[str, float], padding: Sequence[str]
     fit = "scale=320:180:force_original_aspect_ratio=decrease,pad=320:180:(ow-iw)/2:(oh-ih)/2,setsar=1,fps=25"
     chains = ";".join(f"[{index}:v]{fit}[v{index}]" for index in range(3))
     joined = ("-filter_complex", f"{chains};[v0][v1][v2]concat=n=3:v=1:a=0[v]", "-map", "[v]")
-    given = (part for name in (before, path.name, after) for part in ("-i", str(path.with_name(name))))
-    run_ffmpeg(*given, *joined, *ENCODE, "-crf", "28", str(out / f"{stem}.embedded.mp4"))
+    inputs = (argument for name in (before, path.name, after) for argument in ("-i", str(path.with_name(name))))
+    run_ffmpeg(*inputs, *joined, *ENCODE, "-crf", "28", str(out / f"{stem}.embedded.mp4"))
     spans, at = [], 0.0
     for name in (before, path.name, after):
         spans.append(Span(name, 0.0, lengths[name], at))
@@ -362,19 +362,19 @@ def share_footage(one: MadeFile, other: MadeFile) -> float:
     shorter, longer = sorted((one, other), key=lambda file: file.length_s)
     shared = 0.0
     for span in shorter.spans:
-        for part in longer.spans:
-            if span.source == part.source:
-                shared += max(0.0, min(span.end, part.end) - max(span.start, part.start)) / span.speed
+        for other_span in longer.spans:
+            if span.source == other_span.source:
+                shared += max(0.0, min(span.end, other_span.end) - max(span.start, other_span.start)) / span.speed
     return shared / shorter.length_s
 
 
 def map_time(time_s: float, one: MadeFile, other: MadeFile) -> float | None:
     """Return when another file shows what a file shows at a time; None if they share no source."""
     for span in one.spans:
-        for part in other.spans:
+        for other_span in other.spans:
             source_s = (time_s - span.at) * span.speed + span.start
-            if span.source == part.source and span.start - 1 <= source_s <= span.end + 1:
-                return part.at + (source_s - part.start) / part.speed
+            if span.source == other_span.source and span.start - 1 <= source_s <= span.end + 1:
+                return other_span.at + (source_s - other_span.start) / other_span.speed
     return None
 
 

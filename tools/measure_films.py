@@ -174,11 +174,11 @@ def to_frames(cuts_s: Sequence[float], film: Measured) -> list[int]:
 
 def count_right(true: Sequence[int], found: Sequence[int]) -> int:
     """Return how many found cuts are right."""
-    left, right = list(true), 0
+    remaining, right = list(true), 0
     for cut in sorted(found):
-        near = [frame for frame in left if abs(frame - cut) <= TOLERANCE]
+        near = [frame for frame in remaining if abs(frame - cut) <= TOLERANCE]
         if near:
-            left.remove(min(near, key=lambda frame: abs(frame - cut)))
+            remaining.remove(min(near, key=lambda frame: abs(frame - cut)))
             right += 1
     return right
 

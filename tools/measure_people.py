@@ -238,10 +238,10 @@ def find_elsewhere(rows: list[tuple[str, str, int, np.ndarray]]) -> Iterator[boo
     """Yield whether the nearest track is theirs, of each person, known from one film, and each other film of theirs."""
     for name in sorted({name for _, name, _, _ in rows if name}):
         first = min(path for path, person, _, _ in rows if person == name)
-        known = np.stack([vector for path, person, _, vector in rows if (path, person) == (first, name)])
+        known_vectors = np.stack([vector for path, person, _, vector in rows if (path, person) == (first, name)])
         for film in sorted({path for path, person, _, _ in rows if person == name and path != first}):
             others = [(person, vector) for path, person, _, vector in rows if path == film]
-            nearest = min(others, key=lambda row: float(np.linalg.norm(known - row[1], axis=1).min()))
+            nearest = min(others, key=lambda row: float(np.linalg.norm(known_vectors - row[1], axis=1).min()))
             yield nearest[0] == name
 
 
@@ -281,7 +281,7 @@ class Errors(NamedTuple):
     def describe(self) -> str:
         """Return the error and its parts, in percent of the speech."""
         total, *parts = (100 * value / self.speech for value in (sum(self[:3]), *self[:3]))
-        return f"{total:.1f} ({', '.join(f'{part:.1f}' for part in parts)})"
+        return f"{total:.1f} ({', '.join(f'{value:.1f}' for value in parts)})"
 
 
 def measure_errors(true: Sequence[Spoken], found: Sequence[Spoken], collar_s: float = 0.0) -> Errors:

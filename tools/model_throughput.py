@@ -94,7 +94,7 @@ def measure_stages(files: list[str], mode: SamplingMode) -> StageTimes:
             with DecodePool(1, resize=encoder.resize, shot_sampling=mode) as pool:
                 for file in chosen:
                     parts = pool.stream(file, plan=plan, num_threads=num_threads)
-                    segments.extend(part for part in parts if isinstance(part, DecodedSegment))
+                    segments.extend(segment for segment in parts if isinstance(segment, DecodedSegment))
 
         return measure(stream).cpu_s
 
@@ -108,7 +108,7 @@ def measure_stages(files: list[str], mode: SamplingMode) -> StageTimes:
     encode = partial(encode_segments, encoder, pack=None, tokens=False)
     encode([segments[0].frames])
     encode_s = measure(lambda: [encode([segment.frames]) for segment in segments]).cpu_s
-    whole, stored = run_index(files, mode)
+    run_cost, stored = run_index(files, mode)
     infos, num = [probe(file) for file in files], len(segments)
     num_frames = sum(info.num_frames for info in infos)
     greys = np.random.default_rng(0).integers(0, 256, (NUM_GREYS, *GREY_SHAPE), np.uint8)
@@ -122,7 +122,7 @@ def measure_stages(files: list[str], mode: SamplingMode) -> StageTimes:
         encode_s=encode_s / num,
         store_s=stored.one_by_one_s / num,
         batch_s=stored.in_batches_s / num,
-        rest_s=max(0.0, whole.cpu_s - known_s - stored.one_by_one_s - stored.main_s) / num,
+        rest_s=max(0.0, run_cost.cpu_s - known_s - stored.one_by_one_s - stored.main_s) / num,
         end_s=stored.main_s,
         segments_per_file=num / len(files),
         num_pixels=sum(info.num_frames * info.num_pixels for info in infos) / num,

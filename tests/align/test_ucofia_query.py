@@ -69,9 +69,9 @@ def test_an_aligner_on_torch_gives_the_same_where_frames_are_the_tokens() -> Non
     text, frames = TextEmbedding("words", draw_units(random, 1)[0], draw_units(random, 3)), draw_units(random, 6)
     (levels,) = score_queries([text], [b""], [frames])
     batch = TextBatch(torch.from_numpy(text.sentence[None]), torch.from_numpy(text.words[None]))
-    theirs = Aligner().score(batch, unpack_videos([b""], [frames]))
-    np.testing.assert_allclose(levels.frames, theirs.frame_sentence[0] / 100, atol=1e-5)
-    np.testing.assert_allclose(levels.words, theirs.patch_word[0] / 100, atol=1e-5)
+    torch_scores = Aligner().score(batch, unpack_videos([b""], [frames]))
+    np.testing.assert_allclose(levels.frames, torch_scores.frame_sentence[0] / 100, atol=1e-5)
+    np.testing.assert_allclose(levels.words, torch_scores.patch_word[0] / 100, atol=1e-5)
 
 
 def test_videos_score_together_as_they_do_alone() -> None:

@@ -171,8 +171,8 @@ def test_no_response_has_it(signed: Path) -> None:
         }
         with open_frames(engine) as draw:
             tools = ToolBox(engine, draw, Budget())
-            for name, given in calls.items():
-                assert SECRET not in tools.call(name, given).text
+            for name, arguments in calls.items():
+                assert SECRET not in tools.call(name, arguments).text
 
 
 def test_a_client_finds_a_video_by_its_url_and_by_what_is_shown_of_it(signed: Path) -> None:

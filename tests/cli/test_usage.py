@@ -152,13 +152,13 @@ def list_wrong_values(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str
     """Yield a command line with each option of a command that has a rule, and a value that breaks it."""
     for name, inner in getattr(command, "commands", {}).items():
         yield from list_wrong_values(inner, (*path, name))
-    given = [word for param in command.params if param.required for word in (*param.opts[:1], "x")]
-    given = [word for word in given if word == "x" or word.startswith("-")]
+    required_words = [word for param in command.params if param.required for word in (*param.opts[:1], "x")]
+    required_words = [word for word in required_words if word == "x" or word.startswith("-")]
     for param in command.params:
         if "|" in (param.metavar or "") and param.metavar == param.metavar.lower():
-            yield (*path, *given, param.opts[0], "nonsense")
+            yield (*path, *required_words, param.opts[0], "nonsense")
         elif param.opts[0] in WRONG_VALUES:
-            yield (*path, *given, param.opts[0], WRONG_VALUES[param.opts[0]])
+            yield (*path, *required_words, param.opts[0], WRONG_VALUES[param.opts[0]])
 
 
 def test_a_wrong_value_is_refused_before_a_model_is_loaded(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:

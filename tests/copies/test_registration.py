@@ -89,8 +89,8 @@ def test_correlations_are_those_of_loops() -> None:
         for picture in range(2):
             for y in range(3):
                 for x in range(3):
-                    part = pictures[picture, y : y + 3, x : x + 4]
-                    expected = np.corrcoef(templates[template].ravel(), part.ravel())[0, 1] if part.std() > 2 else 0.0
+                    patch = pictures[picture, y : y + 3, x : x + 4]
+                    expected = np.corrcoef(templates[template].ravel(), patch.ravel())[0, 1] if patch.std() > 2 else 0.0
                     assert found[template, picture, y, x] == pytest.approx(expected, abs=1e-4)
 
 

@@ -58,8 +58,8 @@ def test_topics_of_the_file_are_ranked_worst_first(generated: Path, tmp_path: Pa
     rows = [json.loads(line) for line in (generated / "prompts.jsonl").read_text().splitlines()]
     path = tmp_path / "prompts.jsonl"
     rows = [row | {"note": "a line\u2028that goes on"} for row in rows]  # a separator of lines, but not of JSON lines
-    told = (json.dumps({**row, "topic": topics[row["prompt"]]}, ensure_ascii=False) for row in rows)
-    path.write_text("\ufeff" + "".join(line + "\n" for line in told), "utf-8")
+    lines = (json.dumps({**row, "topic": topics[row["prompt"]]}, ensure_ascii=False) for row in rows)
+    path.write_text("\ufeff" + "".join(line + "\n" for line in lines), "utf-8")
     videos = generated / "videos"
     prompts, read = read_prompts(path, videos)
     report = evaluate_generated(ColourEncoder(), prompts, topics=read)

@@ -236,8 +236,8 @@ def write_partly_unreadable(folder: Path) -> Path:
     (videos / "v1.mp4").write_text("no video")
     (videos / "v2.mp4").unlink()
     (videos / "v4.mp4").unlink()
-    whole = write_numbered(videos / "v4.mkv", 100)
-    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    film = write_numbered(videos / "v4.mkv", 100)
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
     return folder
 
 

@@ -133,8 +133,8 @@ def test_processes_get_equal_parts_of_each_batch(num_rows: int, num_ranks: int) 
         assert len({len(batches) for batches in by_rank}) == 1
         for step in zip(*by_rank, strict=True):
             assert len({len(batch) for batch in step}) == 1
-            whole = [row for batch in step for row in batch]
-            assert len({videos[row] for row in whole}) == len(whole) <= 8
+            step_rows = [row for batch in step for row in batch]
+            assert len({videos[row] for row in step_rows}) == len(step_rows) <= 8
         used = sorted(row for batches in by_rank for batch in batches for row in batch)
         assert len(used) == len(set(used)) == num_rows - num_rows % num_ranks
         skipped |= set(range(num_rows)) - set(used)
@@ -168,14 +168,18 @@ def test_batches_of_buckets_are_padded_little(num_ranks: int) -> None:
         samplers = [
             TrainBatches(videos, 32, lengths=given_lengths, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)
         ]
-        batches = [[row for part in parts for row in part] for parts in zip(*map(rows, samplers), strict=True)]
+        batches = [
+            [row for rank_rows in parts for row in rank_rows] for parts in zip(*map(rows, samplers), strict=True)
+        ]
         assert len(batches) == len(samplers[0]) <= 3000 // 32 + 2
         used = [row for batch in batches for row in batch]
         assert len(used) == len(set(used)) >= 3000 - 2 * num_ranks
         assert all(len({videos[row] for row in batch}) == len(batch) for batch in batches)
         padding.append(sum(len(batch) * max(lengths[videos[row]] for row in batch) for batch in batches))
         samplers[0].epoch = 1
-        assert rows(samplers[0]) != [batch[: len(part)] for batch, part in zip(batches, rows(samplers[0]), strict=True)]
+        assert rows(samplers[0]) != [
+            batch[: len(rank_rows)] for batch, rank_rows in zip(batches, rows(samplers[0]), strict=True)
+        ]
     assert padding[1] < 0.7 * padding[0]
 
 

@@ -77,9 +77,11 @@ def test_mapped_weights_equal_those_that_are_read(folder: Path) -> None:
 def test_states_equal_transformers(folder: Path) -> None:
     import transformers
 
-    theirs: Any = transformers.BertModel.from_pretrained(folder, local_files_only=True)
-    theirs.eval()
+    library_model: Any = transformers.BertModel.from_pretrained(folder, local_files_only=True)
+    library_model.eval()
     ids = np.array([[101, 1037, 3899, 2006, 1037, 3509, 102], [101, 1060, 102, 0, 0, 0, 0]])
     mask, model = ids != 0, load_sentence_encoder()
-    states = theirs(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask).long()).last_hidden_state
+    states = library_model(
+        input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask).long()
+    ).last_hidden_state
     np.testing.assert_allclose(model.compute_states(ids, mask)[mask], states.numpy()[mask], atol=1e-5, rtol=0)

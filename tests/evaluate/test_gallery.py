@@ -242,7 +242,7 @@ def test_heads_of_benchmarks_read_the_frames_of_its_recipe(data: str, head: str,
     model = f"{tmp_path / 'joint.safetensors'}#merge=gentle"
     assert EvalRun(videos=tmp_path, data=data, model=model).find_rate("auto") == 3.0, "the head of the model"
     split = Split("one", ("here",), ("film",))
-    for given, rule in ((head, FIXED_GRID), ("none", FOLLOW_SHOTS)):
-        with Engine(tmp_path / given, colour_encoder()) as engine:
-            run_of.fill_index(engine, split, head=given)
+    for head_name, rule in ((head, FIXED_GRID), ("none", FOLLOW_SHOTS)):
+        with Engine(tmp_path / head_name, colour_encoder()) as engine:
+            run_of.fill_index(engine, split, head=head_name)
             assert engine.info().segment_rule == rule

@@ -141,7 +141,7 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], locate
     assert "1 video unreadable, omitted with their rows: bad" in err
     assert "written to" in err
     assert "report.json, predictions.jsonl, report.html" in err
-    titles = [part.splitlines()[0] for part in out.split("\n\n")]
+    titles = [section.splitlines()[0] for section in out.split("\n\n")]
     assert titles == [
         "moments, each in its own video",
         "moments, scenes only",

@@ -136,12 +136,12 @@ def test_worst_queries_show_their_video_and_top_videos(pages: dict[str, str], se
     worst = max(rows, key=lambda row: (row["rank"], row["top"][0][1] - row["score"]))
     shown = [image["alt"] for image in tree.find("img")][: 1 + NUM_HITS]
     assert shown == [worst["video"], *(name for name, _ in worst["top"][:NUM_HITS])]
-    known = {str(image["alt"]): colour_of(image["src"]) for image in tree.find("img")}
+    colours = {str(image["alt"]): colour_of(image["src"]) for image in tree.find("img")}
     for name, channel in (("red.mp4", 0), ("blue.mp4", 2)):
-        assert int(np.argmax(known[name])) == channel
-        assert known[name][channel] > 150
-    assert min(known["white.mp4"]) > 200
-    assert known["mixed.mp4"][0] > 150 > 100 > known["mixed.mp4"][1], "the middle of green, red and yellow"
+        assert int(np.argmax(colours[name])) == channel
+        assert colours[name][channel] > 150
+    assert min(colours["white.mp4"]) > 200
+    assert colours["mixed.mp4"][0] > 150 > 100 > colours["mixed.mp4"][1], "the middle of green, red and yellow"
 
 
 def test_moments_have_a_timeline_and_frames(pages: dict[str, str], located: tuple[Path, Answer]) -> None:

@@ -49,13 +49,13 @@ def test_slices_equal_the_whole(dtype: torch.dtype) -> None:
     assert projected.lengths.tolist() == [9, 5, 2]
     assert projected._replace(mask=None).lengths.tolist() == [9, 9, 9]
     for layer in range(NUM_LAYERS):
-        whole, bias = projected.tokens(layer), projected.bias(layer)
+        layer_tokens, bias = projected.tokens(layer), projected.bias(layer)
         assert bias is not None
-        assert torch.equal(projected.class_tokens(layer), whole[:, :, 0])
+        assert torch.equal(projected.class_tokens(layer), layer_tokens[:, :, 0])
         for frames in (slice(0, 4), slice(4, 9)):
             sliced = projected.bias(layer, frames)
             assert sliced is not None
-            assert torch.equal(projected.tokens(layer, frames), whole[:, frames])
+            assert torch.equal(projected.tokens(layer, frames), layer_tokens[:, frames])
             assert torch.equal(sliced, bias[:, frames])
 
 

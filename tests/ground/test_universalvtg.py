@@ -75,11 +75,11 @@ class Twin:
         for row in range(len(q)):
             near = [key for key in range(len(k)) if not window or abs(key - row) <= window // 2]
             for head in range(heads):
-                part = slice(head * size, (head + 1) * size)
-                logits = np.array([q[row, part] @ k[key, part] / math.sqrt(size) for key in near])
+                head_slice = slice(head * size, (head + 1) * size)
+                logits = np.array([q[row, head_slice] @ k[key, head_slice] / math.sqrt(size) for key in near])
                 logits = logits + np.where(mask[near], 0, -1e4 if window else -np.inf)
                 weights = np.exp(logits - logits.max())
-                out[row, part] = (weights / weights.sum()) @ v[near][:, part]
+                out[row, head_slice] = (weights / weights.sum()) @ v[near][:, head_slice]
             if window and not mask[row]:
                 out[row] = 0
         return self.linear(f"{name}.proj", out)
@@ -269,10 +269,10 @@ def naive_spans(levels: list[Level], duration: float) -> list[tuple[float, float
             if score >= 0.001 and end - start >= 0.1:
                 points.append((start, end, score))
     points = sorted(points, key=lambda point: -point[2])[:2000]
-    left, chosen = [list(point) for point in points], list[tuple[float, float, float]]()
-    while left and len(chosen) < 5:
-        best = max(left, key=lambda point: point[2])
-        left.remove(best)
+    remaining, chosen = [list(point) for point in points], list[tuple[float, float, float]]()
+    while remaining and len(chosen) < 5:
+        best = max(remaining, key=lambda point: point[2])
+        remaining.remove(best)
         if best[2] < 0.001:
             break
         agreeing = [point for point in points if naive_overlap(point, tuple(best)) >= 0.95]
@@ -280,7 +280,7 @@ def naive_spans(levels: list[Level], duration: float) -> list[tuple[float, float
         edges = [sum(point[2] * point[side] for point in agreeing) / total for side in (0, 1)]
         start, end = (min(max((edge + 0.5) / 2, 0), duration) for edge in edges)
         chosen.append((start, end, best[2]))
-        for point in left:
+        for point in remaining:
             point[2] *= math.exp(-(naive_overlap(tuple(point), tuple(best)) ** 2) / 0.9)
     return [span for span in chosen if span[1] > span[0]]
 

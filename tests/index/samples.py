@@ -59,9 +59,9 @@ def read_tokens(index: Path) -> dict[tuple[str, int], bytes]:
     with Store.open(index) as store:
         ids = store.searchable()
         segments = store.segments.get(ids)
-        names = [Path(store.files.paths_of([part.video])[part.video][0]).name for part in segments]
+        names = [Path(store.files.paths_of([segment.video])[segment.video][0]).name for segment in segments]
         tokens = [bytes(packed) for packed in store.features.read_tokens(ids)]
-    return {(name, part.number): packed for name, part, packed in zip(names, segments, tokens, strict=True)}
+    return {(name, segment.number): packed for name, segment, packed in zip(names, segments, tokens, strict=True)}
 
 
 def read_states(index: Path) -> dict[str, str]:

@@ -340,9 +340,9 @@ def test_tracks_leave_with_their_video(tmp_path: Path) -> None:
     for prune, num_tracks in ((False, 4), (True, 2)):
         FACE.run(index, films, None, prune=prune)
         with IdentityStore.open(index) as identities:
-            left = identities.columns().contents.tolist()
-            assert len(left) == num_tracks
-    assert {*left} < {*contents}
+            remaining = identities.columns().contents.tolist()
+            assert len(remaining) == num_tracks
+    assert {*remaining} < {*contents}
 
 
 def test_identities_are_merged_with_their_videos(tmp_path: Path) -> None:

@@ -157,16 +157,16 @@ def draw_rated(seed: int, num: int = 20) -> tuple[list[RatedQuery], dict[str, li
 
 
 def gain_naively(query: RatedQuery, found: list[RetrievedMoment], least: float, k: int) -> float:
-    left = sorted(query.moments, key=lambda moment: -moment.relevance)
+    remaining = sorted(query.moments, key=lambda moment: -moment.relevance)
     total = 0.0
     for rank, moment in enumerate(found[:k], start=1):
         pick, most = None, -1.0
-        for rated in left:
+        for rated in remaining:
             overlap = naive_overlap((moment.start, moment.end), (rated.start, rated.end))
             if rated.video == moment.video and overlap > most:
                 pick, most = rated, overlap
         if pick is not None and most > least:
-            left.remove(pick)
+            remaining.remove(pick)
             total += (2**pick.relevance - 1) / math.log2(rank + 1)
     best = sorted((moment.relevance for moment in query.moments), reverse=True)[:k]
     ideal = sum((2**relevance - 1) / math.log2(rank + 1) for rank, relevance in enumerate(best, start=1))

@@ -183,15 +183,15 @@ def draw_several(seed: int, num: int = 30) -> tuple[list[LabelledQuery], list[Pr
 
 
 def match_naively(spans: Spans, truths: Spans, least: float) -> list[float]:
-    left, found = list(truths), []
+    remaining, found = list(truths), []
     for span in spans:
-        if not left:
+        if not remaining:
             break
-        overlaps = [naive_overlap(span, truth) for truth in left]
+        overlaps = [naive_overlap(span, truth) for truth in remaining]
         best = overlaps.index(max(overlaps))
         if overlaps[best] >= least:
             found.append(overlaps[best])
-            left.pop(best)
+            remaining.pop(best)
     return found
 
 

@@ -217,22 +217,22 @@ def test_clip_names_sort_by_rank_and_are_unique() -> None:
 
 def test_existing_files_are_kept_without_overwrite(films: Path, tmp_path: Path) -> None:
     moments = [make_moment(str(films / "plain.mp4"), 1, 1.5), make_moment(str(films / "plain.mp4"), 3, 3.5)]
-    theirs = tmp_path / "02_plain_3.00-3.50.mp4"
-    theirs.write_text("a person's own")
-    assert_refused(lambda: cut_moments(moments, tmp_path), f"{theirs}: exists already")
-    assert list_names(tmp_path) == [theirs.name]
-    assert theirs.read_text() == "a person's own"
-    assert cut_moments(moments, tmp_path, overwrite=True)[1] == theirs
-    assert read_clip(theirs) == list(range(75, 88))
+    existing = tmp_path / "02_plain_3.00-3.50.mp4"
+    existing.write_text("a person's own")
+    assert_refused(lambda: cut_moments(moments, tmp_path), f"{existing}: exists already")
+    assert list_names(tmp_path) == [existing.name]
+    assert existing.read_text() == "a person's own"
+    assert cut_moments(moments, tmp_path, overwrite=True)[1] == existing
+    assert read_clip(existing) == list(range(75, 88))
 
 
 def test_progress_is_reported_after_each_clip(films: Path, tmp_path: Path) -> None:
-    told: list[tuple[int, int, int]] = []
+    reports: list[tuple[int, int, int]] = []
     moments = [make_moment(str(films / "plain.mp4"), start, start + 0.2) for start in (1, 2, 3)]
     clips = cut_moments(
-        moments, tmp_path / "new" / "er", on_progress=lambda done, num: told.append((done, num, len(seen(tmp_path))))
+        moments, tmp_path / "new" / "er", on_progress=lambda done, num: reports.append((done, num, len(seen(tmp_path))))
     )
-    assert told == [(1, 3, 1), (2, 3, 2), (3, 3, 3)]
+    assert reports == [(1, 3, 1), (2, 3, 2), (3, 3, 3)]
     assert clips == seen(tmp_path)
     assert cut_moments([], tmp_path / "none") == []
 
@@ -333,8 +333,8 @@ def test_a_clip_has_no_timecode_or_chapter_of_its_video(ffmpeg: str, tmp_path: P
     )
     moments = [make_moment(str(film), start, 2)]
     (clip,) = cut_moments(moments, tmp_path / "out", copies=find_copies(moments))
-    told = [subprocess.run([ffmpeg, "-i", path], capture_output=True, check=False).stderr for path in (film, clip)]
-    assert [b"Chapters:" in listing for listing in told] == [True, False]
+    listings = [subprocess.run([ffmpeg, "-i", path], capture_output=True, check=False).stderr for path in (film, clip)]
+    assert [b"Chapters:" in listing for listing in listings] == [True, False]
     assert [probe(path).timecode for path in (film, clip)] == ["01:00:00:00", ""]
 
 

@@ -188,7 +188,7 @@ def rate_text_naively(query: str, said: tuple[str, TextSource, float, float, str
     level = sum(float(text_vector @ vector) for text_vector in vectors) + PRIOR_TEXTS * float(typical @ vector)
     level /= len(vectors) + PRIOR_TEXTS
     asked, held = clause.content.split(), said[4].split()
-    told, whole, num_words = 0.0, 0.0, 0
+    matched, total_weight, num_words = 0.0, 0.0, 0
     for word in asked:
         if stem(word) in STOP_STEMS:
             continue
@@ -197,10 +197,10 @@ def rate_text_naively(query: str, said: tuple[str, TextSource, float, float, str
         expected = 1 - (1 - find_word_share(word)) ** TYPICAL_WORDS
         others = max(num_texts - 1, 0) + ENGLISH_TEXTS * expected
         weight = -np.log(others / (len(WORDS) + ENGLISH_TEXTS))
-        whole += weight
-        told += weight if word in held else 0.0
+        total_weight += weight
+        matched += weight if word in held else 0.0
     neighbours = sum(pair in pairwise(held) for pair in set(pairwise(asked)))
-    by_words = WORDS_OFFSET + told / whole * (WORDS_SLOPE * told + ADJACENT * neighbours)
+    by_words = WORDS_OFFSET + matched / total_weight * (WORDS_SLOPE * matched + ADJACENT * neighbours)
     by_meaning = MEANING_OFFSET + MEANING_SLOPE * float(text @ vector - level - HUBNESS * (text @ typical))
     if clause.source == source or (clause.source, source) == ("speech", "subtitles"):
         by_meaning += MATCHES_HINT + (

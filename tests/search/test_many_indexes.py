@@ -85,7 +85,7 @@ def engines(folder: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Engi
 
 def tell(results: Sequence[Hit | Moment]) -> list[Any]:
     """Return results without ids, with rounded numbers, those of equal scores by path."""
-    told = []
+    described = []
     for result in results:
         facts = replace(result, video=0, score=round(result.score, 5))
         if facts.probability is not None:
@@ -97,8 +97,8 @@ def tell(results: Sequence[Hit | Moment]) -> list[Any]:
             facts = replace(facts, similarity=round(facts.similarity, 5))
         evidence = tuple(replace(piece, share=round(piece.share, 4)) for piece in facts.evidence)
         events = tuple(replace(event, score=round(event.score, 4)) for event in facts.events)
-        told.append(replace(facts, evidence=evidence, events=events))
-    return sorted(told, key=lambda result: (-result.score, result.path))
+        described.append(replace(facts, evidence=evidence, events=events))
+    return sorted(described, key=lambda result: (-result.score, result.path))
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=str)

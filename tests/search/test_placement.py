@@ -76,7 +76,7 @@ def test_overlapping_placements_are_the_best_that_end_with_each_last_span(
 ) -> None:
     found = iterate_placements([make_spans(rows) for rows in steps], gaps, overlapping=True)
     scores = [place_naively([*steps[:-1], [row]], gaps) for row in steps[-1]]
-    assert sorted(each.score for each in found) == sorted(score for score in scores if score is not None)
+    assert sorted(placement.score for placement in found) == sorted(score for score in scores if score is not None)
 
 
 @given(STEPS)

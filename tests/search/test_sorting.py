@@ -66,7 +66,7 @@ def test_what_matches_is_sorted_by_how_much_it_has_of_an_attribute(engine: Engin
         for offset in range(3):
             found = engine.search("red", 2, offset=offset, at_least=least, sort_by="blue/yellow")
             assert found == probable[offset : offset + 2]
-    without = {hit.video: {name: part for name, part in hit.why.items() if name != "blue"} for hit in most}
+    without = {hit.video: {name: value for name, value in hit.why.items() if name != "blue"} for hit in most}
     assert without == {hit.video: dict(hit.why) for hit in plain}, "only the order changes"
     values = np.array([hit.why["blue"] for hit in most])
     np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-5)  # there are no other segments

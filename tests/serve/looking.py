@@ -86,9 +86,9 @@ def amend(page: Page, addresses: str, change: Callable[[Any], object]) -> None:
     """Change the answers of the server to some requests in place."""
 
     def answer(route: Route) -> None:
-        told = route.fetch().json()
-        change(told)
-        route.fulfill(json=told)
+        body = route.fetch().json()
+        change(body)
+        route.fulfill(json=body)
 
     page.route(addresses, answer)
 

@@ -43,8 +43,8 @@ def test_page_and_its_files_are_served(client: TestClient) -> None:
     for name in ("main.js", "style.css", "icon.svg"):
         answer = client.get(f"/page/{name}")
         assert answer.content == (PAGE / name).read_bytes()
-        known = client.get(f"/page/{name}", headers={"If-None-Match": answer.headers["etag"]})
-        assert (known.status_code, known.headers["cache-control"]) == (304, "no-cache")
+        cached = client.get(f"/page/{name}", headers={"If-None-Match": answer.headers["etag"]})
+        assert (cached.status_code, cached.headers["cache-control"]) == (304, "no-cache")
     script = client.get("/page/main.js")
     assert script.headers["content-type"].startswith("text/javascript")
     assert script.headers["content-encoding"] == "gzip"
@@ -114,12 +114,15 @@ def test_every_request_has_an_example_and_examples_match_their_schemas(client: T
     schemas = document["components"]["schemas"]
     assert len(schemas) > 15
     for name, schema in schemas.items():
-        whole = {**schema, "components": document["components"]}
+        full_schema = {**schema, "components": document["components"]}
         for example in schema.get("examples", []):
-            assert validator_for(whole).is_valid(example), name
-        for field, part in schema.get("properties", {}).items():
-            for example in part.get("examples", []):
-                assert validator_for({**part, "components": document["components"]}).is_valid(example), (name, field)
+            assert validator_for(full_schema).is_valid(example), name
+        for field, field_schema in schema.get("properties", {}).items():
+            for example in field_schema.get("examples", []):
+                assert validator_for({**field_schema, "components": document["components"]}).is_valid(example), (
+                    name,
+                    field,
+                )
 
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
@@ -138,7 +141,7 @@ def test_the_page_names_every_source() -> None:
 def test_routes_conform_to_the_document(engine: Engine, mode: GenerationMode) -> None:
     app = create_app(engine, Indexer([]))
     described = schemathesis.openapi.from_asgi("/openapi.json", app, headers={"Host": "localhost"})
-    known, seen = engine.videos()[0].id, set()
+    video_id, seen = engine.videos()[0].id, set()
     for found in described.get_all_operations():
         assert isinstance(found, Ok)
         operation = found.ok()
@@ -148,7 +151,7 @@ def test_routes_conform_to_the_document(engine: Engine, mode: GenerationMode) ->
         @given(case=operation.as_strategy(generation_mode=mode))
         def conforms(case: schemathesis.Case[Any]) -> None:
             if mode.is_positive and case.path_parameters:
-                case.path_parameters["id"] = known
+                case.path_parameters["id"] = video_id
             # A schema cannot express a complete image, or that one of two fields is required.
             case.call_and_validate(base_url=URL, timeout=PATIENCE_S, excluded_checks=[positive_data_acceptance])
 

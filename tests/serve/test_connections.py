@@ -162,11 +162,11 @@ def test_longest_idle_connection_is_closed() -> None:
         with connect(url) as late:
             late.sendall(GET)
             assert read_head(late).startswith(b"HTTP/1.1 200 OK")
-        left = 0
+        num_open = 0
         for client in quiet[-2:]:
             client.sendall(b"TP/1.1\r\nHost: localhost\r\n\r\n")
-            left += read_head(client).startswith(b"HTTP/1.1 200 OK")
-        assert left == 2
+            num_open += read_head(client).startswith(b"HTTP/1.1 200 OK")
+        assert num_open == 2
         with suppress(ConnectionResetError):
             assert quiet[0].recv(1) == b""
 

@@ -50,8 +50,8 @@ def bomb(width: int, height: int) -> str:
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     pixels = zlib.compress(b"\0" * 1_000_000)
-    whole = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    return base64.b64encode(whole).decode()
+    image = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return base64.b64encode(image).decode()
 
 
 BROKEN = base64.b64decode(encode(noise(64, 64)))

@@ -343,11 +343,11 @@ def test_unlikely_results_are_folded(look: Look, indexed: Engine) -> None:
 
 def test_a_phrase_that_nothing_has_is_not_called_an_empty_index(look: Look, worded_url: str, empty_url: str) -> None:
     page = look('/?q="quarterly tax regulations"', at=worded_url)
-    told = page.get_by_role("alert")
-    expect(told).to_have_text("Nobody says or shows this phrase word for word. Search without quotes")
+    alert = page.get_by_role("alert")
+    expect(alert).to_have_text("Nobody says or shows this phrase word for word. Search without quotes")
     page.get_by_role("button", name="Moments").click()
     page.wait_for_url("**by=moment**")
-    told.get_by_role("link", name="Search without quotes").click()
+    alert.get_by_role("link", name="Search without quotes").click()
     expect(page.locator("#query")).to_have_value("quarterly tax regulations")
     page = look('/?q="quarterly tax regulations"')
     expect(page.get_by_role("alert")).to_contain_text("This index has pictures only")
@@ -703,8 +703,8 @@ def test_the_home_page_shows_kinds_days_and_counts_or_only_videos_and_the_map_zo
 ) -> None:
     refusals.append("500")
     page = look()
-    for part in ("facets", "kinds"):
-        page.route(f"**/api/{part}?*", lambda route: route.fulfill(status=500, json={"title": "out of order"}))
+    for name in ("facets", "kinds"):
+        page.route(f"**/api/{name}?*", lambda route: route.fulfill(status=500, json={"title": "out of order"}))
     page.reload()
     expect(page.get_by_role("alert").first).not_to_be_empty()
     expect(cards(page)).not_to_have_count(0)
@@ -902,7 +902,7 @@ def test_hit_opens_at_its_time_and_the_timeline_and_its_moments_seek(look: Look)
     expect(moments).not_to_have_count(0)
     expect(marks).to_have_count(moments.count())  # drawn once the duration is known, which may be later
     best = page.locator("#moments .best")
-    start, end = (float(part) for part in re.findall(r"0:(\d\d\.\d)", best.inner_text()))
+    start, end = (float(seconds) for seconds in re.findall(r"0:(\d\d\.\d)", best.inner_text()))
     first, last = before, before + bikes
     assert min(end, last) - max(start, first) > 0.7 * (end - start), "the moment shows the bikes"
     press(page, "End")
@@ -999,8 +999,8 @@ def test_unplayable_film_is_shown_as_single_frames_and_a_missing_one_as_a_grey_t
     page.route("**/thumbnails/**", lambda route: route.abort())
     page.get_by_role("link", name="phone").click()
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("The server does not respond.")
-    for part in ("#film", "#still"):
-        expect(page.locator(part)).to_be_hidden()
+    for selector in ("#film", "#still"):
+        expect(page.locator(selector)).to_be_hidden()
     page.unroute_all(behavior="wait")
     press(page, "Escape")
     page.get_by_role("link", name="old").click()
@@ -1151,10 +1151,10 @@ def test_run_that_was_stopped_at_once_has_not_failed(look: Look) -> None:
     page = look("/?tab=index")
     last: dict[str, str] = {}
     amend(page, "**/api/index", lambda answer: answer.update(running=False, last=last))
-    for error, told in (("interrupted", "was stopped at once."), ("the disk is full", "failed: the disk is full")):
+    for error, message in (("interrupted", "was stopped at once."), ("the disk is full", "failed: the disk is full")):
         last["error"] = error
         page.reload()
-        expect(page.locator("#last")).to_have_text(f"The last run {told}")
+        expect(page.locator("#last")).to_have_text(f"The last run {message}")
 
 
 def test_empty_index_leads_to_the_form_where_it_may_be_used_and_else_it_and_a_lost_token_have_instructions(

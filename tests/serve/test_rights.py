@@ -205,7 +205,7 @@ def test_tokens_of_an_index_let_others_connect(engine: Engine) -> None:
 def test_an_app_without_such_routes_refuses_tokens_for_one_collection(engine: Engine) -> None:
     guarded = AccessMiddleware(Starlette(), host="localhost", token=None, index=engine.path, whole=True)
     client = TestClient(guarded, base_url=URL)
-    whole = make_token(engine.path, "ann", "read")
-    part = make_token(engine.path, "ben", "read", collection="best")
-    assert client.get("/mcp", headers={"Authorization": f"Bearer {whole}"}).status_code == 404
-    assert client.get("/mcp", headers={"Authorization": f"Bearer {part}"}).status_code == 403
+    full_token = make_token(engine.path, "ann", "read")
+    scoped_token = make_token(engine.path, "ben", "read", collection="best")
+    assert client.get("/mcp", headers={"Authorization": f"Bearer {full_token}"}).status_code == 404
+    assert client.get("/mcp", headers={"Authorization": f"Bearer {scoped_token}"}).status_code == 403

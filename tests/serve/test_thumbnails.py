@@ -132,14 +132,14 @@ async def test_only_a_slow_failure_is_remembered_and_only_until_the_file_changes
     tmp_path: Path, film: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch, slow_s: float
 ) -> None:
     monkeypatch.setattr(thumbnails, "SLOW_S", slow_s)
-    whole = film.read_bytes()
+    content = film.read_bytes()
     made = Thumbnails(tmp_path / "kept", pool=LocalPool(drawn))
     film.write_bytes(b"no film")
     for time in (1.0, 2.0):
         with pytest.raises(DecodeError, match="is not a video"):
             await made.get(str(film), time, 64)
     assert drawn == [(1.0, 64), (2.0, 64)][: 1 if slow_s == 0 else 2]
-    film.write_bytes(whole)
+    film.write_bytes(content)
     assert (await made.get(str(film), 2.0, 64)).startswith(b"\xff\xd8")
 
 

@@ -46,10 +46,10 @@ store.close()
 
 @pytest.mark.parametrize("system", [WINDOWS, MACOS], ids=["windows", "macos"])
 def test_index_is_written_without_calls_of_linux(tmp_path: Path, system: str) -> None:
-    with start_code(system + WRITER, tmp_path / "index", is_forked=False) as (writer, told, _):
+    with start_code(system + WRITER, tmp_path / "index", is_forked=False) as (writer, stdin, _):
         locked = run_code(system + WRITER, tmp_path / "index", is_forked=False)
         assert f"process {writer.pid} is writing this index; wait for it to end" in locked.stderr
-        told.close()
+        stdin.close()
     assert writer.returncode == 0
     with samples.create(tmp_path / "index") as store:
         samples.index_all(store, 3)

@@ -175,8 +175,8 @@ def test_dead_tokens_alone_cause_a_compaction(tmp_path: Path) -> None:
             add_clip(store, seed, {f"{seed}.mp4": None}, packed=bytes([seed]) * (9000 if seed == 4 else seed))
         store.writer.set_file("4.mp4", state="missing")
         assert store.upkeep.prune().freed_bytes == (1 + len(embedding(4).frames)) * DIM * 2 + 9000
-        left = [seed for seed in range(10) if seed != 4]
-        assert reader.features.read_tokens(reader.searchable()) == [bytes([seed]) * seed for seed in left]
+        remaining = [seed for seed in range(10) if seed != 4]
+        assert reader.features.read_tokens(reader.searchable()) == [bytes([seed]) * seed for seed in remaining]
         assert store.upkeep.verify() == []
         with pytest.raises(StoreError, match="segment 5 is not in the index"):
             reader.features.read_tokens([5])

@@ -53,8 +53,8 @@ def test_method_fulfils_its_contract(name: str, train_all: bool) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_validation_keeps_what_scores_need_and_scores_batches_as_one(name: str) -> None:
     module, batch = make_module(name).eval(), draw_captioned(4)
-    for part in (slice(0, 3), slice(3, 4)):
-        module.validation_step(take_rows(batch, part), 0)
+    for rows in (slice(0, 3), slice(3, 4)):
+        module.validation_step(take_rows(batch, rows), 0)
     with torch.no_grad():
         texts, videos = module.model.encode(batch)
         expected = module.model.score(texts, module.model.prepare(videos))

@@ -72,10 +72,10 @@ def test_matrices_step_along_their_orthogonalized_momentum(shape: tuple[int, int
 
 def test_packed_matrices_step_like_single_ones() -> None:
     packed, grads = [nn.Parameter(sample(9, 3))], sample(3, 1, 9, 3, seed=1)
-    single = [nn.Parameter(part.detach().clone()) for part in packed[0].chunk(3)]
+    single = [nn.Parameter(matrix.detach().clone()) for matrix in packed[0].chunk(3)]
     run(make(packed, matrix_parts=3), packed, grads)
     run(make(single, matrix_parts=1), single, torch.stack(grads.chunk(3, dim=2), dim=1).squeeze(2))
-    torch.testing.assert_close(packed[0].detach(), torch.cat([part.detach() for part in single]))
+    torch.testing.assert_close(packed[0].detach(), torch.cat([matrix.detach() for matrix in single]))
 
 
 def test_other_weights_step_like_adamw() -> None:

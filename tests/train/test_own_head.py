@@ -139,5 +139,5 @@ def test_annotations_of_other_videos_are_refused(made: Path, tmp_path: Path) -> 
 def test_wrong_options_are_refused(
     options: tuple[str, object], code: int, reason: str, made: Path, run: Runner
 ) -> None:
-    given = ("train", "head", "--index", made / "index", "--moments", made / "moments.jsonl", *options)
-    run.check_refusal(given, code, reason)
+    command = ("train", "head", "--index", made / "index", "--moments", made / "moments.jsonl", *options)
+    run.check_refusal(command, code, reason)

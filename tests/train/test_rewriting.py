@@ -36,12 +36,12 @@ def test_captions_are_reworded_once_and_a_failed_run_goes_on(tmp_path: Path) -> 
         with pytest.raises(EndpointError, match="404"):
             rewrite_captions(CAPTIONS, make_endpoint(chat.url), path)
     assert len(read_rewritten(path)) == 4
-    whole = path.read_text("utf-8")
-    path.write_text(whole + '{"video": "v2", "capt', "utf-8")  # a run was killed
+    content = path.read_text("utf-8")
+    path.write_text(content + '{"video": "v2", "capt', "utf-8")  # a run was killed
     with run_endpoint(lambda request, _: say(reword(request))) as chat:
         again = [*CAPTIONS, CAPTIONS[0]]
         assert rewrite_captions(again, make_endpoint(chat.url), path, variants=2) == 0
-        assert path.read_text("utf-8").startswith(whole), "what is whole stays"
+        assert path.read_text("utf-8").startswith(content), "what is whole stays"
         path.write_text(path.read_text("utf-8").rstrip(), "utf-8")
         assert rewrite_captions(again, make_endpoint(chat.url), path, variants=2) == 0
         assert path.read_text("utf-8").endswith("}\n")

@@ -190,14 +190,14 @@ def test_damaged_packets_leave_silence(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_overwritten_bytes_and_a_cut_off_file(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.mkv", chirp(4.0, clicks=[0.5, 3.5]))
-    whole = path.read_bytes()
-    data = bytearray(whole)
+    content = path.read_bytes()
+    data = bytearray(content)
     rng = np.random.default_rng(0)
     for at in rng.integers(len(data) // 4, len(data) // 2, 40):
         data[at] ^= 0xFF
     path.write_bytes(data)
     assert clicks(*read(path))[-1] == pytest.approx(3.5, abs=0.1)
-    path.write_bytes(whole[: len(whole) * 3 // 4])
+    path.write_bytes(content[: len(content) * 3 // 4])
     begin_s, sound = read(path)
     assert clicks(begin_s, sound)[0] == pytest.approx(0.5, abs=0.03)
     assert len(sound) / RATE < 3.9
@@ -247,8 +247,8 @@ def test_frames_that_are_joined_sound_as_single_ones(
 
 def place(*chunks: tuple[float | None, int], zero_s: float = 0.0) -> list[tuple[int, int]]:
     """Return the position and length of what chunks of (seconds, samples) become, at 100 samples a second."""
-    given = ((time_s, np.ones(length, np.float32)) for time_s, length in chunks)
-    return [(position, len(samples)) for position, samples in audio._place(given, 100, zero_s)]
+    timed_samples = ((time_s, np.ones(length, np.float32)) for time_s, length in chunks)
+    return [(position, len(samples)) for position, samples in audio._place(timed_samples, 100, zero_s)]
 
 
 @pytest.mark.parametrize(
@@ -287,9 +287,9 @@ def test_all_gaps_of_a_file_are_limited_together(monkeypatch: pytest.MonkeyPatch
     st.floats(-20, 20),
 )
 def test_samples_are_always_consecutive(chunks: list[tuple[float | None, int]], start_s: float) -> None:
-    given = [(time_s, np.ones(length, np.int16)) for time_s, length in chunks]
+    timed_samples = [(time_s, np.ones(length, np.int16)) for time_s, length in chunks]
     position: int | None = None
-    for time_s, samples in audio._join(iter(given), 100, 0.0, start_s):
+    for time_s, samples in audio._join(iter(timed_samples), 100, 0.0, start_s):
         assert len(samples)
         assert position is None or round(time_s * 100) == position
         assert time_s >= 0
@@ -305,8 +305,8 @@ def test_segments_get_their_own_sound(tmp_path: Path, start_s: float) -> None:
     cuts = [(first, first + 2.0) for first in np.arange(start_s, 8.0, 2.0)]
     stretches = [cutter.cut(*cut) for cut in cuts]
     assert [len(stretch) for stretch in stretches] == [2 * RATE] * len(cuts)
-    begin_s, whole = read(path)
-    padded = np.pad(whole, (round(begin_s * RATE), 8 * RATE))[round(start_s * RATE) : 8 * RATE]
+    begin_s, samples = read(path)
+    padded = np.pad(samples, (round(begin_s * RATE), 8 * RATE))[round(start_s * RATE) : 8 * RATE]
     np.testing.assert_allclose(np.concatenate(stretches) / 32768, padded, atol=1e-6)
     assert [stretch.any() for stretch in stretches][-3:] == [True, False, False]
     assert cutter.fault == ""

@@ -93,8 +93,8 @@ def test_where_that_is_not_known_nothing_is_left_out(data: bytes) -> None:
 def test_films(films: dict[str, Film]) -> None:
     for name, film in films.items():
         found = payload(film.path.read_bytes())
-        whole = Path(name).suffix in (".mp4", ".mov") and name != "h264_fragments.mp4"
-        assert bool(found) == whole, name
+        has_payload = Path(name).suffix in (".mp4", ".mov") and name != "h264_fragments.mp4"
+        assert bool(found) == has_payload, name
 
 
 @pytest.mark.parametrize(("size", "before"), [(188, 0), (192, 4), (204, 0)])
@@ -103,7 +103,7 @@ def test_packets_of_each_length_are_counted(size: int, before: int, num_packets:
     packet = bytes(before) + b"G" + bytes(size - before - 1)
     data = packet * num_packets
     for end in (len(data), len(data) + 1, len(data) + size - 1):
-        whole = (data + packet)[:end]
-        assert ends_inside_packet(whole[:HEAD_BYTES], len(whole)) == (end % size > 0)
+        content = (data + packet)[:end]
+        assert ends_inside_packet(content[:HEAD_BYTES], len(content)) == (end % size > 0)
     for data in (b"", b"G", bytes(2000), b"G" + bytes(187) + b"G", bytes(7) + (b"G" + bytes(187)) * 9):
         assert not ends_inside_packet(data[:HEAD_BYTES], len(data)), "no packets"

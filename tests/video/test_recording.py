@@ -49,5 +49,5 @@ def test_tags_of_cameras_and_phones_are_read(
 ) -> None:
     info = probe(write_video(tmp_path / name, range(3), metadata=tags, container_options=TAGS))
     assert (info.filmed, info.camera, info.latitude, info.longitude) == expected
-    known = {key for key in ("filmed", "camera", "latitude", "longitude") if key in info.facts()}
-    assert known == {"filmed", "camera"} | ({"latitude", "longitude"} if expected[2] else set())
+    fact_names = {key for key in ("filmed", "camera", "latitude", "longitude") if key in info.facts()}
+    assert fact_names == {"filmed", "camera"} | ({"latitude", "longitude"} if expected[2] else set())

@@ -149,13 +149,13 @@ def test_what_is_no_video_has_the_same_reasons(films: dict[str, Film], tmp_path:
     }
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
-        told = []
+        reasons = []
         for place in (str(tmp_path / name), put(name, data)):
             try:
-                told.append(probe(place).damage)
+                reasons.append(probe(place).damage)
             except DecodeError as error:
-                told.append(error.reason)
-        assert told[0] == told[1], name
+                reasons.append(error.reason)
+        assert reasons[0] == reasons[1], name
     with pytest.raises(DecodeError, match=r"^memory://none.mp4: does not exist in this process"):
         probe("memory://none.mp4")
 
@@ -324,7 +324,7 @@ def test_a_manifest_may_name_addresses_but_lies_here(tmp_path: Path) -> None:
 
 def test_times_are_read_as_stores_write_them() -> None:
     moment = 1_700_000_000
-    for told in (
+    for facts in (
         {"mtime": float(moment)},
         {"LastModified": datetime.fromtimestamp(moment, UTC)},
         {"Last-Modified": "Tue, 14 Nov 2023 22:13:20 GMT"},
@@ -332,15 +332,15 @@ def test_times_are_read_as_stores_write_them() -> None:
         {"updated": "2023-11-14T22:13:20", "etag": "5f"},
         {"mtime": "soon", "created": moment},
     ):
-        assert parse_stat("s3://b/a", {"size": 3, **told}).st_mtime_ns == moment * 10**9, told
+        assert parse_stat("s3://b/a", {"size": 3, **facts}).st_mtime_ns == moment * 10**9, facts
 
 
 def test_a_tag_stands_in_for_a_time() -> None:
     tagged = [parse_stat("s3://b/a", {"size": 3, "ETag": tag}).st_mtime_ns for tag in ("5f", "5f", "60")]
     assert tagged[0] == tagged[1] != tagged[2]
     assert -(1 << 63) < min(tagged) < max(tagged) < NO_TIME
-    for told in ({}, {"updated": "0001-01-01T00:00:00Z"}, {"updated": "9999-12-31T00:00:00Z"}, {"mtime": math.inf}):
-        assert parse_stat("s3://b/a", {"size": None, **told}).st_mtime_ns == NO_TIME
+    for facts in ({}, {"updated": "0001-01-01T00:00:00Z"}, {"updated": "9999-12-31T00:00:00Z"}, {"mtime": math.inf}):
+        assert parse_stat("s3://b/a", {"size": None, **facts}).st_mtime_ns == NO_TIME
     with pytest.raises(DecodeError, match="is a folder"):
         parse_stat("s3://b/a", {"type": "directory"})
 

@@ -60,8 +60,8 @@ def convolve(
     out = np.empty((num_out, rows, columns))
     for row in range(rows):
         for column in range(columns):
-            part = maps[:, row * step : row * step + side, column * step : column * step + side]
-            out[:, row, column] = kernel @ part.reshape(-1) + bias
+            patch = maps[:, row * step : row * step + side, column * step : column * step + side]
+            out[:, row, column] = kernel @ patch.reshape(-1) + bias
     scaled: Float[np.ndarray, "out y2 x2"] = out * affine[:num_out, None, None] + affine[num_out:, None, None]
     return scaled
 
@@ -71,8 +71,8 @@ def pool(maps: Float[np.ndarray, "channel y x"], side: int, kind: str) -> Float[
     out = np.empty((len(maps), rows, columns))
     for row in range(rows):
         for column in range(columns):
-            part = maps[:, 2 * row : 2 * row + side, 2 * column : 2 * column + side]
-            out[:, row, column] = getattr(part, kind)(axis=(1, 2))
+            patch = maps[:, 2 * row : 2 * row + side, 2 * column : 2 * column + side]
+            out[:, row, column] = getattr(patch, kind)(axis=(1, 2))
     return out
 
 

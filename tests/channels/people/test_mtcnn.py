@@ -50,8 +50,8 @@ def run_slowly(name: str, image: Float32[np.ndarray, "side side 3"]) -> list[Flo
         out = np.empty((rows, columns, len(bias)))
         for row in range(rows):
             for column in range(columns):
-                part = maps[row : row + size, column : column + size]
-                out[row, column] = np.tensordot(part, kernel, 3) + bias
+                patch = maps[row : row + size, column : column + size]
+                out[row, column] = np.tensordot(patch, kernel, 3) + bias
         maps = np.where(out > 0, out, out * slopes.reshape(-1))
         if pool is not None:
             size, step = pool

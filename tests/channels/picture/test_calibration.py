@@ -185,8 +185,8 @@ def test_new_potentials_replace_the_file(stored: Path, tmp_path: Path) -> None:
         first = load_calibration(reader, ranker)
         assert first is not None
         (old,) = (stored / "potentials").iterdir()
-        for left in (f"{'0' * 32}.rows", f"{'0' * 32}.rows.1.part"):  # by runs that were killed
-            (stored / "potentials" / left).touch()
+        for leftover in (f"{'0' * 32}.rows", f"{'0' * 32}.rows.1.part"):  # by runs that were killed
+            (stored / "potentials" / leftover).touch()
         save_calibration(store, ranker, first.extended(new, score_stored(stored, ranker, texts, new).scores))
         (file,) = (stored / "potentials").iterdir()
         assert file.name != old.name, "a reader may have it open"

@@ -65,7 +65,7 @@ def test_two_readings_are_merged_as_if_they_were_one(seed: int) -> None:
     whole = _collect_rows(ranked, evidence, np.isin(ranked.ids, list(kept)))
     known, fresh = _collect_rows(ranked, evidence, is_first), _collect_rows(ranked, evidence, ~is_first)
     for video_id, expected in whole.items():
-        parts = [part[video_id] for part in (known, fresh) if video_id in part]
+        parts = [reading[video_id] for reading in (known, fresh) if video_id in reading]
         if any(part.best_id not in kept for part in parts):
             continue
         merged = merge_segments(parts, kept)

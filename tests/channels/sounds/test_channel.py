@@ -183,7 +183,7 @@ def test_sounds_read_before_a_change_are_not_kept_as_new_ones(engine: Engine, mo
 def test_examples_can_be_added_and_replaced(engine: Engine) -> None:
     engine.teach_sound("chime", [find_moment(engine, "blue", 3.0)], replace=True)
     assert len(engine.teach_sound("chime", [find_moment(engine, "turn", 6.0)], add=True).yes) == 2
-    assert "chime" in [known.name for known in engine.concepts()]
+    assert "chime" in [concept.name for concept in engine.concepts()]
     with pytest.raises(VidretError, match="is taught already"):
         engine.teach_sound("chime", [find_moment(engine, "turn", 6.0)])
     with pytest.raises(VidretError, match="must hold an example"):

@@ -79,7 +79,7 @@ def test_windows_are_cut_as_a_video_is_read(sound: str, start_s: float) -> None:
     cutter = WindowCutter(Loudness(), sound, start_s)
     found = [cutter.read(end_s, is_end=False) for end_s in (start_s + 4.0, 20.0)]
     found.append(cutter.read(23.0, is_end=True))
-    times = [[(float(windows.starts[0]), float(windows.ends[0])) for windows in part] for part in found]
+    times = [[(float(windows.starts[0]), float(windows.ends[0])) for windows in batch] for batch in found]
     first = [[], [(0.0, 10.0), (10.0, 20.0)]] if start_s == 0 else [[], []]  # 5 to 15 s is silent
     assert times == [*first, [(15.0, 23.0), (20.0, 23.0)]]
     heard = found[2][0].vectors[0].astype(float)

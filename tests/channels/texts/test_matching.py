@@ -200,7 +200,7 @@ COMPOUNDS = {("file", "name"): "filenam", ("cat", "dog"): "catdog"}
 
 def match_naively(stems: list[str], terms: list[Term], weights: list[float]) -> float:
     """Add up what the terms tell that a text holds, word by word."""
-    told = 0.0
+    matched = 0.0
     for index, (term, weight) in enumerate(zip(terms, weights, strict=True)):
         degrees = [0.0]
         joined = [
@@ -212,8 +212,8 @@ def match_naively(stems: list[str], terms: list[Term], weights: list[float]) -> 
                 degrees.append(1.0)
             elif stem in term.similar:
                 degrees.append(FUZZY_WEIGHT * term.similar[stem])
-        told += weight * max(degrees)
-    return told
+        matched += weight * max(degrees)
+    return matched
 
 
 @given(st.lists(STEMS, max_size=8), TERMS)

@@ -141,11 +141,11 @@ def test_an_index_remembers_its_sound_model(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(words_module, "read_options", lambda _index: named)
     with pytest.raises(StoreError, match=r"once, by --sound-model hf:a/b\+c"):
         read_setting(tmp_path, "auto")
-    given = read_setting(tmp_path, "auto", sound_model="hf:d/e")
-    assert given is not None
-    assert choose_words(tmp_path, given) == replace(named, sound_model="hf:d/e")
-    monkeypatch.setattr(words_module, "read_options", lambda _index: given)
-    assert read_setting(tmp_path, "auto") == given, "it was allowed by its name"
+    setting = read_setting(tmp_path, "auto", sound_model="hf:d/e")
+    assert setting is not None
+    assert choose_words(tmp_path, setting) == replace(named, sound_model="hf:d/e")
+    monkeypatch.setattr(words_module, "read_options", lambda _index: setting)
+    assert read_setting(tmp_path, "auto") == setting, "it was allowed by its name"
 
 
 def test_models_in_files_are_remembered_by_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,8 +79,8 @@ def read_vectors(index: Path) -> dict[str, np.ndarray]:
 def test_words_have_the_vectors_of_the_named_model(model: Path, tmp_path: Path) -> None:
     index = make_index(tmp_path, model)
     library: Any = importlib.import_module("sentence_transformers")
-    theirs = library.SentenceTransformer(str(model), device="cpu")
-    expected = theirs.encode_document([f'"{line}"' for line in LINES], normalize_embeddings=True)
+    library_model = library.SentenceTransformer(str(model), device="cpu")
+    expected = library_model.encode_document([f'"{line}"' for line in LINES], normalize_embeddings=True)
     vectors = read_vectors(index)
     np.testing.assert_allclose([vectors[line] for line in LINES], expected, atol=2e-3)
     with TextStore.open(index) as texts:
@@ -89,7 +89,7 @@ def test_words_have_the_vectors_of_the_named_model(model: Path, tmp_path: Path) 
         background = load_background(texts)
     queries = ["is the port open", ""]
     np.testing.assert_allclose(
-        loaded.encode_queries(queries), theirs.encode_query(queries, normalize_embeddings=True), atol=1e-5
+        loaded.encode_queries(queries), library_model.encode_query(queries, normalize_embeddings=True), atol=1e-5
     )
     assert loaded.encode([]).shape == (0, 16)
     assert background is not None

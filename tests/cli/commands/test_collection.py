@@ -33,8 +33,8 @@ def test_searches_are_saved_and_run_again(run: Runner) -> None:
 
 @pytest.mark.usefixtures("own_index")
 def test_lists_are_made_changed_and_shown(run: Runner, own_films: Path) -> None:
-    told = run.err("collection", "add", "best", "red.mp4", "--from", 1, "--to", 2.5, "--note", "the take")
-    assert told == "added to best: red.mp4 0:01.0 to 0:02.5"
+    message = run.err("collection", "add", "best", "red.mp4", "--from", 1, "--to", 2.5, "--note", "the take")
+    assert message == "added to best: red.mp4 0:01.0 to 0:02.5"
     run.out("collection", "add", "best", own_films / "blue.mp4")
     run.out("collection", "edit", "best", 2, "--place", 1, "--to", "0:02.0")
     run.check_refusal("collection add best red.mp4 --from 2 --to 1", 2, "moments must have 0 <= start < end, got 2")

@@ -57,9 +57,9 @@ def test_bytes_that_parquet_cannot_hold_are_told(
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
     with Engine(index, ColourEncoder()) as engine:
         held = engine.embeddings()
-    for path, told in (("/films/\udcff.mp4", 1), ("/films/é.mp4", 0)):
+    for path, num_notes in (("/films/\udcff.mp4", 1), ("/films/é.mp4", 0)):
         write_embeddings(replace(held, paths=(path,) * len(held.paths)), tmp_path / "a.parquet", "parquet")
-        assert capsys.readouterr().err.count("are replaced, since Parquet cannot hold them") == told
+        assert capsys.readouterr().err.count("are replaced, since Parquet cannot hold them") == num_notes
         names = parquet.read_table(tmp_path / "a.parquet").to_pydict()["path"]
         assert names[0] == path.replace("\udcff", "\ufffd")
 

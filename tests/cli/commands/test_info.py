@@ -105,21 +105,24 @@ def test_every_kind_of_damage_is_found_and_repaired(run: Runner, index: Path, fi
     with IdentityStore.create(index) as identities:
         identities.write_tracks("a", FACES, make_tracks([0, 1]))
     run.out("info", "--check")
-    whole = (index / "watches.json").read_bytes()
+    content = (index / "watches.json").read_bytes()
     (words,) = (index / "words" / "features").glob("video*")
     (vectors,) = (index / "vectors").iterdir()
     changes: list[tuple[Path, int, str]] = [
         (index / "features" / "frames.f16", 3, "1 damaged part"),
-        *((index / "watches.json", at, "watches.json: cannot be read as watches") for at in (whole.index(b"reds"), 15)),
+        *(
+            (index / "watches.json", at, "watches.json: cannot be read as watches")
+            for at in (content.index(b"reds"), 15)
+        ),
         (words, 3, "words: "),
         (index / FILE, 0, FILE),
         (vectors, -1, f"{vectors}: "),
     ]
-    for path, at, told in changes:
-        damaged = bytearray(whole if path.name == "watches.json" else path.read_bytes())
+    for path, at, reason in changes:
+        damaged = bytearray(content if path.name == "watches.json" else path.read_bytes())
         damaged[at] ^= 0x40
         path.write_bytes(damaged)
-        assert told in check(run)
+        assert reason in check(run)
         repair(run)
     assert "1 encoded" in run.err("index", films)
 

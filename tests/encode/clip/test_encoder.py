@@ -316,9 +316,9 @@ def spoiled(kind: str, folder: Path, state: dict[str, torch.Tensor]) -> Path:
     elif kind == "no_tensors":
         torch.save({"weight": 1}, path)
     elif kind == "torn":
-        whole = io.BytesIO()
-        torch.save(state, whole)
-        path.write_bytes(whole.getvalue()[:-5000])
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        path.write_bytes(buffer.getvalue()[:-5000])
     else:
         path = path.with_suffix(".safetensors")
         save_file(state, path)
@@ -459,9 +459,9 @@ def test_both_encoders_agree_on_a_plain_model(model: Any) -> None:
 
 def test_a_model_that_merges_over_time_can_be_told_more_frames(tmp_path: Path) -> None:
     path = save_clip(tmp_path / "tempme.safetensors", std=0.1, merging=MERGING)
-    told, frames = load_clip(f"{path}#frames=24"), [draw_frames(24)]
-    assert told.sampling.num_frames == 24
-    assert_same_embeddings(told.encode_frames(frames), load_clip(path).encode_frames(frames))
+    long_encoder, frames = load_clip(f"{path}#frames=24"), [draw_frames(24)]
+    assert long_encoder.sampling.num_frames == 24
+    assert_same_embeddings(long_encoder.encode_frames(frames), load_clip(path).encode_frames(frames))
 
 
 @pytest.mark.slow

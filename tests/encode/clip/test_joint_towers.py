@@ -51,16 +51,16 @@ def merge(sequence: Sequence, metric: list[Tensor], num_merged: int) -> None:
 
 def join(group: list[Sequence], table: Tensor, first: int, cross: float) -> Sequence:
     """Join sequences, add the temporal position of each to all of its tokens, and merge across them."""
-    metric = [patch for part in group for patch in part.patches]
-    for offset, part in enumerate(group):
-        part.fill(part.rows() + table[first + offset])
+    metric = [patch for member in group for patch in member.patches]
+    for offset, sequence in enumerate(group):
+        sequence.fill(sequence.rows() + table[first + offset])
     joined = Sequence([], [], [], [], {})
-    for part in group:
-        joined.frames += part.frames
-        joined.classes += part.classes
-        joined.patches += part.patches
-        joined.sizes += part.sizes
-        joined.prompts |= part.prompts
+    for sequence in group:
+        joined.frames += sequence.frames
+        joined.classes += sequence.classes
+        joined.patches += sequence.patches
+        joined.sizes += sequence.sizes
+        joined.prompts |= sequence.prompts
     num_own = len(joined.classes) + len(joined.patches)
     merge(joined, metric, min(len(metric) // 2, int(num_own * cross)))
     return joined

@@ -172,9 +172,9 @@ def test_tokens_equal_loops(schedule: MergeSchedule | None, prompts: PromptShape
     mask[1, [2, num_frames - 1]] = False
     factors = dict(zip(schedule.layers, schedule.factors, strict=True)) if schedule else {}
     padded = schedule.padded(num_frames) if schedule else num_frames
-    for given in (None, mask):
+    for frame_mask in (None, mask):
         with recorded(tower) as trunks:
-            actual = frame_tokens(tower, images, num_frames, mask=given)
+            actual = frame_tokens(tower, images, num_frames, mask=frame_mask)
         for layer, (trunk, view) in enumerate(zip(trunks, actual, strict=True)):
             joined = prod(factor for at, factor in factors.items() if at <= layer)
             back = 2 * joined if prompts else 0
@@ -240,7 +240,7 @@ def test_sizes_and_masks_exist_where_tokens_merge(method: str, num_frames: int) 
 @pytest.mark.parametrize("tokens", [False, True])
 def test_layers_come_with_the_vectors_whatever_the_batch(method: str, *, tokens: bool) -> None:
     encoder, frames = make_encoder(method), draw_frames(17)
-    parts = [Frames(frames.pixels[part], frames.times[part]) for part in (slice(12), slice(12, 17))]
+    parts = [Frames(frames.pixels[rows], frames.times[rows]) for rows in (slice(12), slice(12, 17))]
     together = encoder.encode_frames(parts, tokens=tokens, num_layers=3)
     for part, one in zip(parts, together, strict=True):
         assert one.layers is not None

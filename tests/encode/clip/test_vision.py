@@ -181,7 +181,7 @@ def test_any_number_of_frames_works(schedule: MergeSchedule, prompts: PromptShap
     images = make_images(2 * num_frames)
     out = tower(images, num_frames=num_frames, tokens=True)
     assert out.frames.shape == (2, num_frames, VISION.dim)
-    assert all(part.isfinite().all() for part in out[:-1])
+    assert all(tensor.isfinite().all() for tensor in out[:-1])
     assert (out.sizes * out.mask).sum(1).tolist() == [16.0 * num_frames] * 2
     assert (
         {name: tuple(table.shape) for name, table in tower.temporal.items()}
@@ -191,9 +191,9 @@ def test_any_number_of_frames_works(schedule: MergeSchedule, prompts: PromptShap
     if num_frames < 12:  # internal padding equals masked frames
         filled = torch.cat([images.view(2, num_frames, 3, 32, 32), torch.randn(2, 12 - num_frames, 3, 32, 32)], dim=1)
         mask = torch.arange(12).expand(2, 12) < num_frames
-        given = tower(filled.flatten(0, 1), num_frames=12, mask=mask, tokens=True)
-        check_close(given.frames[:, :num_frames], out.frames, 2e-6)
-        check_close(given.tokens[given.mask], out.tokens[out.mask], 2e-6)
+        masked = tower(filled.flatten(0, 1), num_frames=12, mask=mask, tokens=True)
+        check_close(masked.frames[:, :num_frames], out.frames, 2e-6)
+        check_close(masked.tokens[masked.mask], out.tokens[out.mask], 2e-6)
 
 
 @torch.no_grad()
@@ -241,7 +241,7 @@ def test_gradients_reach_only_trained_weights() -> None:
             assert weight.grad is not None, name
             assert weight.grad.isfinite().all(), name
             assert weight.grad.abs().sum() > 0, name
-    assert not any(part.requires_grad for plan in plans for part in (plan.src, plan.dst, plan.kept))
+    assert not any(tensor.requires_grad for plan in plans for tensor in (plan.src, plan.dst, plan.kept))
 
 
 # Against TempMe's published code.
@@ -251,7 +251,7 @@ each_case = pytest.mark.parametrize("case", find_cases("tempme"), ids=lambda cas
 
 def read_schedule(settings: dict[str, Any]) -> MergeSchedule:
     layers, factors, percents = (
-        [int(part) for part in settings[name].split("-")]
+        [int(value) for value in settings[name].split("-")]
         for name in ("merge_layer", "merge_frame_num", "merge_token_proportion")
     )
     return MergeSchedule(

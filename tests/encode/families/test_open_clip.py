@@ -61,8 +61,8 @@ def test_a_trunk_of_timm_gives_patches(name: str) -> None:
     np.testing.assert_allclose(embedding.frames, plain.frames, atol=1e-5)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (encoder._mean, encoder._std))
     images = (torch.tensor(frames.pixels).permute(0, 3, 1, 2) / 255 - mean) / std
-    theirs = functional.normalize(encoder._model.encode_image(images), dim=-1)
-    np.testing.assert_allclose(plain.frames, theirs, atol=1e-5)
+    library_vectors = functional.normalize(encoder._model.encode_image(images), dim=-1)
+    np.testing.assert_allclose(plain.frames, library_vectors, atol=1e-5)
     assert embedding.tokens.shape == (2 * (len(embedding.tokens) // 2), 64)
     assert len(embedding.tokens) >= 2 * 25
     np.testing.assert_allclose(np.linalg.norm(embedding.tokens, axis=1), 1, atol=1e-5)
@@ -85,12 +85,12 @@ def test_a_patch_is_pooled_like_an_image_of_it_alone() -> None:
 def test_a_pooling_of_whole_images_has_no_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = load("map")
     trunk = encoder._model.visual.trunk
-    whole = trunk.forward_head
+    forward_head = trunk.forward_head
 
     def pool_whole(features: torch.Tensor) -> torch.Tensor:
         if features.shape[-1] == 1:
             raise RuntimeError("the positions are those of 5 x 5 cells")
-        pooled: torch.Tensor = whole(features)
+        pooled: torch.Tensor = forward_head(features)
         return pooled
 
     monkeypatch.setattr(trunk, "forward_head", pool_whole)
@@ -103,9 +103,9 @@ def test_a_text_tower_of_transformers_gives_words(texts: Path) -> None:
     encoder = load("xlm")
     written = ["a dog", "two cats.", "你好"]
     ids = open_clip.get_tokenizer("vidret-xlm")(written)
-    theirs = functional.normalize(encoder._model.encode_text(ids), dim=-1)
+    library_vectors = functional.normalize(encoder._model.encode_text(ids), dim=-1)
     embeddings = encoder.encode_text(written)
-    np.testing.assert_allclose(np.stack([text.sentence for text in embeddings]), theirs, atol=1e-5)
+    np.testing.assert_allclose(np.stack([text.sentence for text in embeddings]), library_vectors, atol=1e-5)
     assert all(text.words.shape[1] == encoder.dim and len(text.words) > 1 for text in embeddings)
 
 

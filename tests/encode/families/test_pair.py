@@ -46,7 +46,7 @@ class OneColour(ColourEncoder):
         return embeddings
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        found = [next((known for colour, known in self.known.items() if colour in text), 0.0) for text in texts]
+        found = [next((value for colour, value in self.known.items() if colour in text), 0.0) for text in texts]
         return [
             TextEmbedding(text, row, row[None])
             for text, row in zip(texts, unit(np.array([[value, 0.5] for value in found])), strict=True)

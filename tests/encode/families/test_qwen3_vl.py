@@ -128,9 +128,9 @@ def test_vectors_equal_those_of_sentence_transformers(folder: Path, encoder: Any
     video = {"array": frames.pixels, "video_metadata": metadata}
     options = {"do_sample_frames": False, "do_resize": False, "cap_pixels_per_frame": False}
     settings = {"video": options, "chat_template": {"add_generation_prompt": True}}
-    theirs = model.encode([video], prompt=DOCUMENT, processing_kwargs=settings)[0]
+    library_vector = model.encode([video], prompt=DOCUMENT, processing_kwargs=settings)[0]
     st_encoder = load_encoder(f"st:{folder}#pixels={PIXELS}", device="cpu", precision="fp32")
-    np.testing.assert_allclose(st_encoder.encode_frames([frames])[0].video, theirs, atol=1e-5)
+    np.testing.assert_allclose(st_encoder.encode_frames([frames])[0].video, library_vector, atol=1e-5)
     texts = model.encode(TEXTS[:2], prompt=QUERY, processing_kwargs=settings)
     np.testing.assert_allclose(np.stack([text.sentence for text in encoder.encode_text(TEXTS[:2])]), texts, atol=1e-5)
 

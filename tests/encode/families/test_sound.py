@@ -40,13 +40,13 @@ def load_inputs(folder: Path) -> tuple[Any, Any]:
 @torch.no_grad()
 def test_clap_equals_the_library(folders: Mapping[str, Path]) -> None:
     model = load(folders["clap"])
-    theirs, (extract, tokenize) = load_theirs(folders["clap"]), load_inputs(folders["clap"])
+    library_model, (extract, tokenize) = load_theirs(folders["clap"]), load_inputs(folders["clap"])
     tokens = tokenize(["This is a sound of applause.", TEXTS[1]], padding=True, return_tensors="pt")
     for length_s in (3.7, 10.0):
         sounds = [draw_sound(model, length_s), draw_sound(model, length_s)[::-1]]
         heard = extract(sounds, sampling_rate=800, truncation="rand_trunc", return_tensors="pt")["input_features"]
         assert heard.shape == (2, 1, 126, 8)
-        output = theirs(input_features=heard, **tokens)
+        output = library_model(input_features=heard, **tokens)
         ours = model.encode_sounds(sounds)[:, 0]
         np.testing.assert_allclose(ours, output.audio_embeds, atol=1e-5)
         np.testing.assert_allclose(model.encode_sounds(sounds[:1])[0, 0], ours[0], atol=1e-6)
@@ -57,14 +57,14 @@ def test_clap_equals_the_library(folders: Mapping[str, Path]) -> None:
 @torch.no_grad()
 def test_pe_a_frame_equals_the_library(folders: Mapping[str, Path]) -> None:
     model = load(folders["pe_audio"])
-    theirs = load_theirs(folders["pe_audio"], "PeAudioFrameLevelModel")
+    library_model = load_theirs(folders["pe_audio"], "PeAudioFrameLevelModel")
     extract, tokenize = load_inputs(folders["pe_audio"])
     tokens = tokenize(TEXTS, padding=True, return_tensors="pt")
     assert model.step_s == pytest.approx(0.4)
     for length_s in (0.02, 0.3, 4.05):
         sound = draw_sound(model, length_s)
         padded = np.pad(sound, (0, max(0, 5 - len(sound))))
-        logits = theirs(**extract(padded, sampling_rate=100, return_tensors="pt"), **tokens).logits_audio_text
+        logits = library_model(**extract(padded, sampling_rate=100, return_tensors="pt"), **tokens).logits_audio_text
         ours = model.encode_sounds([sound])[0] @ model.encode_texts(TEXTS).T
         num_steps = max(logits.shape[2] // FRAMES_AT_ONCE, 1)
         means = [
@@ -80,11 +80,11 @@ def test_ast_equals_the_library(folders: Mapping[str, Path]) -> None:
     assert isinstance(model, SoundTagger)
     assert model.labels == ["dog", "music", "child speech, kid speaking"]
     assert model.window_s == model.hop_s == 2.04
-    theirs, (extract, _) = load_theirs(folders["ast"], "ASTForAudioClassification"), load_inputs(folders["ast"])
+    library_model, (extract, _) = load_theirs(folders["ast"], "ASTForAudioClassification"), load_inputs(folders["ast"])
     for length_s in (0.01, 0.3, 2.04):
         sounds = [draw_sound(model, length_s), draw_sound(model, length_s)[::-1]]
         padded = [np.pad(sound, (0, max(0, 400 - len(sound)))) for sound in sounds]
-        logits = theirs(**extract(padded, sampling_rate=16_000, return_tensors="pt")).logits
+        logits = library_model(**extract(padded, sampling_rate=16_000, return_tensors="pt")).logits
         np.testing.assert_allclose(model.encode_sounds(sounds)[:, 0], 1 / (1 + np.exp(-logits.numpy())), atol=1e-5)
 
 

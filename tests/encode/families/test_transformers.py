@@ -85,15 +85,15 @@ def test_vectors_equal_those_of_the_library(kind: str, folders: Mapping[str, Pat
     processor = load_processor(folder).image_processor
     model = load_theirs(folder)
     inputs = processor(images=list(images), return_tensors="pt")
-    theirs = unit(model.get_image_features(**inputs))
+    library_vectors = unit(model.get_image_features(**inputs))
     first, second = encoder.encode_frames(
         [Frames(frames.pixels[:3], frames.times[:3]), Frames(frames.pixels[3:], frames.times[3:])]
     )
-    np.testing.assert_allclose(np.concatenate([first.frames, second.frames]), theirs, atol=1e-5)
-    mean = theirs[:3].mean(0)
+    np.testing.assert_allclose(np.concatenate([first.frames, second.frames]), library_vectors, atol=1e-5)
+    mean = library_vectors[:3].mean(0)
     np.testing.assert_allclose(first.video, mean / np.linalg.norm(mean), atol=1e-5)
     output = model(**inputs, **tokenize(kind, folder, TEXTS))
-    np.testing.assert_allclose(theirs, unit(output.image_embeds), atol=1e-5)
+    np.testing.assert_allclose(library_vectors, unit(output.image_embeds), atol=1e-5)
     ours = np.stack([text.sentence for text in encoder.encode_text(TEXTS)])
     np.testing.assert_allclose(ours, unit(output.text_embeds), atol=1e-5)
     assert ours.shape[1] == encoder.dim
@@ -110,10 +110,10 @@ def test_videos_equal_those_of_the_library(kind: str, folders: Mapping[str, Path
     pixels = ((torch.from_numpy(frames.pixels).permute(0, 3, 1, 2) / 255 - mean) / std)[None]
     model = load_theirs(folder)
     key = "pixel_values" if kind == "xclip" else "pixel_values_videos"
-    theirs = unit(model.get_video_features(**{key: pixels}))[0]
+    library_vector = unit(model.get_video_features(**{key: pixels}))[0]
     embedding = encoder.encode_frames([frames])[0]
-    np.testing.assert_allclose(embedding.video, theirs, atol=1e-5)
-    np.testing.assert_allclose(embedding.frames, np.tile(theirs, (num_frames, 1)), atol=1e-5)
+    np.testing.assert_allclose(embedding.video, library_vector, atol=1e-5)
+    np.testing.assert_allclose(embedding.frames, np.tile(library_vector, (num_frames, 1)), atol=1e-5)
     ours = np.stack([text.sentence for text in encoder.encode_text(TEXTS)])
     np.testing.assert_allclose(ours, unit(model.get_text_features(**tokenize(kind, folder, TEXTS))), atol=1e-5)
     check_short_segments(encoder, frames)
@@ -187,10 +187,10 @@ def test_a_model_that_hears_mixes_no_sounds(dtype: str, folders: Mapping[str, Pa
         heard = listen(folder, [padded])
         heard["input_values"] = heard["input_values"].to(kind)
         output = model.get_audio_video_embeds(pixel_values_videos=pixels.to(kind), **heard)
-        theirs = unit(output.audio_video_embeds.float())[0]
+        library_vector = unit(output.audio_video_embeds.float())[0]
         if dtype == "fp32":
-            np.testing.assert_allclose(embedding.video, theirs, atol=1e-5)
-        assert 1 - embedding.video @ theirs < 1e-4
+            np.testing.assert_allclose(embedding.video, library_vector, atol=1e-5)
+        assert 1 - embedding.video @ library_vector < 1e-4
     quiet = replace(batch[0], sound=np.zeros(400, np.int16))
     silent, none = encoder.encode_frames([quiet, replace(quiet, sound=None)])
     np.testing.assert_allclose(silent.video, none.video, atol=1e-6 if dtype == "fp32" else 0.02)
@@ -254,7 +254,7 @@ def test_a_pe_model_of_all_frames_sees_some(
 
 def encoder_processor(folder: Path) -> Any:
     processor = load_processor(folder)
-    parts = (getattr(processor, part, None) for part in ("image_processor", "video_processor"))
+    parts = (getattr(processor, attribute, None) for attribute in ("image_processor", "video_processor"))
     return next(filter(None, parts), None) or transformers.AutoImageProcessor.from_pretrained(folder)
 
 
@@ -264,8 +264,8 @@ def test_pixels_are_those_of_the_models_own_processor(kind: str, folders: Mappin
     images, frames = draw_frames(encoder, 2)
     video = {"do_sample_frames": False} if kind in PE else {}
     video_native = kind == "videoprism" or kind in PE
-    theirs = processor(images if video_native else list(images), return_tensors="pt", **video)
-    values = next(value for key, value in theirs.items() if key.startswith("pixel_values"))
+    processed = processor(images if video_native else list(images), return_tensors="pt", **video)
+    values = next(value for key, value in processed.items() if key.startswith("pixel_values"))
     preprocessing = read_preprocessing(kind, processor)
     ours = (frames.pixels / 255 - np.array(preprocessing.mean)) / np.array(preprocessing.std)
     if kind == "siglip2":  # rows of patches

@@ -135,10 +135,10 @@ def test_a_converted_model_gives_the_vectors_of_its_source(released: Any) -> Non
     assert (encoder.sampling.num_frames, encoder.resize.crop, encoder.resize.squash) == (4, 32, True)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     video = torch.from_numpy(pixels).permute(0, 3, 1, 2)[None] / 255
-    theirs = model.get_video_features(pixel_values_videos=video).pooler_output
-    assert theirs.shape == (1, 1, encoder.dim)
+    library_vectors = model.get_video_features(pixel_values_videos=video).pooler_output
+    assert library_vectors.shape == (1, 1, encoder.dim)
     found = encoder.encode_frames([Frames(pixels, np.arange(4.0))])[0].video
-    np.testing.assert_allclose(found, theirs[0, 0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(found, library_vectors[0, 0].numpy(), atol=1e-5)
     # "A dog!" becomes "a dog.", cut into the pieces whose ranks have the least sum: 4 + 5 is less than that of "▁a".
     pieces = [PIECES.index(piece) for piece in ("▁", "a", "▁dog", ".")]
     ids = torch.tensor([pieces + [0] * (64 - len(pieces))])
@@ -159,8 +159,8 @@ def attend(x: np.ndarray, arrays: dict[str, np.ndarray], stack: str) -> Any:
 
     normed = norm(x, "layer_norm")
     query, key, value = (
-        np.einsum("td,dnh->tnh", normed, get(f"self_attention/{part}/w")) + get(f"self_attention/{part}/b")
-        for part in ("query", "key", "value")
+        np.einsum("td,dnh->tnh", normed, get(f"self_attention/{projection}/w")) + get(f"self_attention/{projection}/b")
+        for projection in ("query", "key", "value")
     )
     logits = np.einsum("tnh,snh->nts", query / math.sqrt(WIDTH), key)
     weights = softmax(50 * np.tanh(logits / 50), axis=-1)

@@ -20,8 +20,8 @@ def read(timeline: Timeline) -> Any:
 
 
 def test_rates_and_timecodes_are_those_of_the_videos(numbered: dict[str, Path]) -> None:
-    whole = read(plan([make_moment(str(path)) for path in numbered.values()]))
-    clips = list(whole.video_tracks()[0].find_clips())
+    timeline = read(plan([make_moment(str(path)) for path in numbered.values()]))
+    clips = list(timeline.video_tracks()[0].find_clips())
     for found, (name, rate, timecode, _) in zip(clips, FILMS, strict=True):
         start = found.available_range().start_time
         assert start.rate == float(rate)
@@ -63,10 +63,10 @@ def test_odd_names_survive_without_signatures_and_unknown_lengths_are_left_open(
     assert list(read(plan_unread([])).find_clips()) == []
     assert "5f" not in to_otio(plan_unread([make_moment("https://host/My film.mp4?signature=5f")]))
     moments = [make_moment(path if path.startswith("/") else f"/{path}") for path in ODD_PATHS]
-    whole = read(plan_unread(moments, query='a "b"\x00\n<c> & d'))
-    assert whole.name == 'a "b"\ufffd\ufffd<c> & d'
-    assert whole.metadata["vidret"]["query"] == 'a "b"\ufffd\n<c> & d'
-    for found, moment in zip(whole.find_clips(), moments, strict=True):
+    timeline = read(plan_unread(moments, query='a "b"\x00\n<c> & d'))
+    assert timeline.name == 'a "b"\ufffd\ufffd<c> & d'
+    assert timeline.metadata["vidret"]["query"] == 'a "b"\ufffd\n<c> & d'
+    for found, moment in zip(timeline.find_clips(), moments, strict=True):
         url = found.media_reference.target_url
         assert unquote_to_bytes(url.removeprefix("file://")).decode("utf-8", "surrogateescape") == moment.path
         assert found.media_reference.available_range is None

@@ -247,8 +247,8 @@ def test_a_composed_vector_has_the_level_and_spread_of_texts(engine: Engine) -> 
 def test_the_index_is_sampled_again_once_its_size_has_changed_by_a_quarter(engine: Engine) -> None:
     with Store.open(engine.path, write=True) as store:
         composer = Composer(store, ColourEncoder())
-        known, files = composer.sample, store.files.find(state="done")
+        first_sample, files = composer.sample, store.files.find(state="done")
         for file, is_kept in zip(files[:2], (True, False), strict=True):
             store.writer.set_file(file.path, state="missing", video=file.video)
-            assert (composer.sample is known) == is_kept
-        assert len(composer.sample.vectors) == len(known.vectors) - 2
+            assert (composer.sample is first_sample) == is_kept
+        assert len(composer.sample.vectors) == len(first_sample.vectors) - 2

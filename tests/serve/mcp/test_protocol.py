@@ -102,11 +102,11 @@ def test_a_closed_stdin_or_stdout_ends_the_command_without_a_traceback(engine: E
     read_end, write_end = os.pipe()
     os.close(read_end)  # as of a client that has gone
     asked = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode() + b"\n"
-    left = subprocess.run(
+    ended = subprocess.run(
         command[4:], input=asked, stdout=write_end, stderr=subprocess.PIPE, cwd=ROOT, env=ENVIRONMENT, check=False
     )
     os.close(write_end)
-    assert (left.returncode, left.stderr) == (0, b"")
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -38,32 +38,32 @@ def url(engine: Engine) -> str:
 
 
 def test_a_file_is_sent_whole_or_in_ranges(client: TestClient, url: str, red: Path) -> None:
-    whole, answer = red.read_bytes(), client.get(url)
-    assert (answer.status_code, answer.content) == (200, whole)
+    content, answer = red.read_bytes(), client.get(url)
+    assert (answer.status_code, answer.content) == (200, content)
     assert (answer.headers["content-type"], answer.headers["accept-ranges"]) == ("video/mp4", "bytes")
     head = client.head(url)
-    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(whole)))
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(content)))
     ranges = {"0-9": slice(0, 10), "100-": slice(100, None), "-7": slice(-7, None), "5-5": slice(5, 6)}
     for asked, part in ranges.items():
         answer = client.get(url, headers={"Range": f"bytes={asked}"})
-        assert (answer.status_code, answer.content) == (206, whole[part]), asked
-        first = range(len(whole))[part].start
-        assert answer.headers["content-range"] == f"bytes {first}-{first + len(answer.content) - 1}/{len(whole)}"
+        assert (answer.status_code, answer.content) == (206, content[part]), asked
+        first = range(len(content))[part].start
+        assert answer.headers["content-range"] == f"bytes {first}-{first + len(answer.content) - 1}/{len(content)}"
         assert answer.headers["content-length"] == str(len(answer.content))
         assert client.head(url, headers={"Range": f"bytes={asked}"}).status_code == 206
     several = client.get(url, headers={"Range": "bytes=0-1,10-11"})
     assert several.status_code == 206
     assert several.headers["content-type"].startswith("multipart/byteranges")
-    assert whole[10:12] in several.content
-    outside = client.get(url, headers={"Range": f"bytes={len(whole)}-"})
-    assert (outside.status_code, outside.headers["content-range"]) == (416, f"bytes */{len(whole)}")
+    assert content[10:12] in several.content
+    outside = client.get(url, headers={"Range": f"bytes={len(content)}-"})
+    assert (outside.status_code, outside.headers["content-range"]) == (416, f"bytes */{len(content)}")
     older = client.get(url, headers={"Range": "bytes=0-9", "If-Range": '"another"'})
     assert older.status_code == 200
     assert client.get(url, headers={"Range": "bytes=0-9", "If-Range": older.headers["etag"]}).status_code == 206
     for asked, status in ((older.headers["etag"], 304), (f'"x", {older.headers["etag"]}', 304), ('"x"', 200)):
         answer = client.get(url, headers={"If-None-Match": asked})
         assert (answer.status_code, answer.headers["etag"]) == (status, older.headers["etag"])
-        assert answer.content == (b"" if status == 304 else whole)
+        assert answer.content == (b"" if status == 304 else content)
 
 
 @pytest.mark.parametrize("asked", ["", "Range: bytes=0-\r\n", "Range: bytes=0-9,100-\r\n"])
@@ -161,11 +161,11 @@ def test_indexed_links_are_served(serve: Serve, tmp_path: Path) -> None:
 
 def test_open_file_is_sent_even_if_its_path_is_replaced(own_engine: Engine, secret: Path) -> None:
     path, file = open_video(own_engine, own_engine.video(find_id(own_engine, "red.mp4")))
-    whole = Path(path).read_bytes()
+    content = Path(path).read_bytes()
     assert file is not None
     Path(path).unlink()
     Path(path).symlink_to(secret)
-    assert TestClient(OpenFileResponse(file, "video/mp4")).get("/").content == whole
+    assert TestClient(OpenFileResponse(file, "video/mp4")).get("/").content == content
     assert file.closed
 
 
@@ -192,11 +192,11 @@ def colour(content: bytes) -> tuple[int, int, int]:
 
 def test_a_browser_asks_whether_a_thumbnail_that_it_has_is_still_right(client: TestClient, engine: Engine) -> None:
     url = f"/api/thumbnails/{find_id(engine, 'both.mp4')}"
-    known = client.get(url)
-    assert known.headers["cache-control"] == "private, no-cache", "another index may be served here by then"
-    again, other = (client.get(url, params={"t": t}, headers={"If-None-Match": known.headers["etag"]}) for t in (0, 6))
+    cached = client.get(url)
+    assert cached.headers["cache-control"] == "private, no-cache", "another index may be served here by then"
+    again, other = (client.get(url, params={"t": t}, headers={"If-None-Match": cached.headers["etag"]}) for t in (0, 6))
     assert (again.status_code, again.content) == (304, b"")
-    assert (other.status_code, other.headers["etag"] == known.headers["etag"]) == (200, False)
+    assert (other.status_code, other.headers["etag"] == cached.headers["etag"]) == (200, False)
 
 
 def test_a_thumbnail_shows_the_frame_at_its_width(client: TestClient, engine: Engine) -> None:

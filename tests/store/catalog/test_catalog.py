@@ -31,8 +31,8 @@ def location(row: int) -> SegmentLocation:
 @pytest.mark.parametrize("damage", ["text", "header", "empty"])
 def test_invalid_catalog_file_is_rejected_with_its_path(catalog: Catalog, damage: str) -> None:
     catalog.close()
-    whole = catalog.path.read_bytes()
-    catalog.path.write_bytes({"text": b"hello " * 999, "header": b"\xff" * 50 + whole[50:], "empty": b""}[damage])
+    content = catalog.path.read_bytes()
+    catalog.path.write_bytes({"text": b"hello " * 999, "header": b"\xff" * 50 + content[50:], "empty": b""}[damage])
     with pytest.raises(StoreError, match=r"catalog\.sqlite: "):
         Catalog(catalog.path, write=True)
 

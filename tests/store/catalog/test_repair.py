@@ -74,13 +74,13 @@ def is_found(index: Path) -> bool:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_flipped_bit_changes_results_undetected(index: Path, tmp_path: Path, seed: int) -> None:
-    rng, whole, expected = random.Random(seed), (index / "catalog.sqlite").read_bytes(), answers(index)
-    offsets = [offset for offset in range(4096, len(whole)) if whole[offset]]  # after the page of CREATE statements
+    rng, content, expected = random.Random(seed), (index / "catalog.sqlite").read_bytes(), answers(index)
+    offsets = [offset for offset in range(4096, len(content)) if content[offset]]  # after the page of CREATE statements
     num_found = 0
     for _ in range(10):
         shutil.copytree(index, tmp_path / "damaged", dirs_exist_ok=True)
         path = tmp_path / "damaged" / "catalog.sqlite"
-        path.write_bytes(whole)
+        path.write_bytes(content)
         damage(path, rng.choice(offsets), bits=1 << rng.randrange(8))
         if not is_found(path.parent):
             assert answers(path.parent) == expected

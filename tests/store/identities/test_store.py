@@ -36,12 +36,12 @@ def assign(store: IdentityStore, track: int, name: str = "", *, by_user: bool = 
 
 
 def test_what_is_written_is_read(identities: IdentityStore) -> None:
-    given = [make_track(0, 1.5, 4.0), make_track(1, 2.0, 9.0)]
-    ids = identities.write_tracks("film", FACES, given)
+    tracks = [make_track(0, 1.5, 4.0), make_track(1, 2.0, 9.0)]
+    ids = identities.write_tracks("film", FACES, tracks)
     voice = identities.write_tracks("film", VOICES, [make_voice(0, 0.0, 3.0)])
     read = identities.tracks("film", "face")
     assert list(read) == ids
-    for one, other in zip(given, read.values(), strict=True):
+    for one, other in zip(tracks, read.values(), strict=True):
         assert (one.start_s, one.end_s, one.quality, one.thumbnail) == (
             other.start_s, other.end_s, other.quality, other.thumbnail,
         )  # fmt: skip
@@ -52,9 +52,9 @@ def test_what_is_written_is_read(identities: IdentityStore) -> None:
     assert columns.contents.tolist() == ["film", "film"]
     assert columns.starts.tolist() == [1.5, 2.0]
     assert columns.persons.tolist() == [0, 0]
-    np.testing.assert_array_equal(identities.vectors(ids[::-1]), np.stack([track.vector for track in given[::-1]]))
+    np.testing.assert_array_equal(identities.vectors(ids[::-1]), np.stack([track.vector for track in tracks[::-1]]))
     assert identities.columns(model=VOICES.digest).ids.tolist() == voice
-    assert identities.thumbnail(ids[0]) == given[0].thumbnail
+    assert identities.thumbnail(ids[0]) == tracks[0].thumbnail
     assert identities.models() == [FACES, VOICES]
     assert identities.generation == 2
     identities.write_tracks("silent", VOICES, [])

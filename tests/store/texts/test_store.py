@@ -309,10 +309,10 @@ def test_another_user_searches_the_stored_index_and_sees_every_commit() -> None:
         index.chmod(0o755)
         with create_words(index) as store:
             write(store, "one")
-        with start_code(OTHER_USER, folder) as (_, told, said):
+        with start_code(OTHER_USER, folder) as (_, stdin, said):
 
             def ask() -> str:
-                print("sentence", file=told, flush=True)
+                print("sentence", file=stdin, flush=True)
                 return said.readline().strip()
 
             assert ask() == "5 5 False"
@@ -320,5 +320,5 @@ def test_another_user_searches_the_stored_index_and_sees_every_commit() -> None:
                 write(store, "two", SPOKEN[:2])
                 assert ask() == "7 7 False"
             assert ask() == "7 7 False"
-            told.close()
+            stdin.close()
         assert {path.stat().st_uid for path in index.rglob("*")} == {0}, "the reader creates no files"

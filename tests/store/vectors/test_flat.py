@@ -43,8 +43,8 @@ def build(folder: Path, kind: str, ids: np.ndarray, vectors: np.ndarray) -> Mani
 def test_flat_index_matches_the_naive_search(num: int, k: int) -> None:
     ids, vectors = sample(num)
     index, order = Flat(DIM), np.random.default_rng(1).permutation(num)
-    for part in np.array_split(order, 2):
-        index.add(ids[part], vectors[part])
+    for rows in np.array_split(order, 2):
+        index.add(ids[rows], vectors[rows])
     assert_exact(index, ids, vectors, k)
     assert index.search(queries(0), k).ids.shape == (0, k)
 

@@ -48,11 +48,11 @@ def test_flipped_bit_is_detected_in_the_header_by_samples_and_elsewhere_by_readi
     assert find_mismatch(tmp_path, entry, whole=True) == "checksum does not match"
     entry, other = write(tmp_path), write(tmp_path, 1)
     path = tmp_path / entry.name
-    whole = path.read_bytes()
-    for data in ((tmp_path / other.name).read_bytes(), whole[:HEAD] + bytes(PAYLOAD), b"x" * len(whole)):
+    content = path.read_bytes()
+    for data in ((tmp_path / other.name).read_bytes(), content[:HEAD] + bytes(PAYLOAD), b"x" * len(content)):
         path.write_bytes(data)
         assert find_mismatch(tmp_path, entry, whole=False) == "checksum of samples does not match"
-    for data in (whole[:-1], b"", whole + b"\0"):
+    for data in (content[:-1], b"", content + b"\0"):
         path.write_bytes(data)
         assert find_mismatch(tmp_path, entry, whole=False) == f"size must be {HEAD + PAYLOAD} bytes, got {len(data)}"
     path.unlink()

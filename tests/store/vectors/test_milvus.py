@@ -147,8 +147,8 @@ def test_run_after_a_killed_writer_leaves_no_duplicates(tmp_path: Path, method: 
 def check_after_kill(index: Path) -> None:
     """Check that readers see what is stored, and that the next writer completes it."""
     with Store.open(index) as reader:
-        known = reader.searchable().tolist()
-        assert sorted(key for key in reader.search(QUERY, 99)[1][0].tolist() if key >= 0) == known
+        searchable_ids = reader.searchable().tolist()
+        assert sorted(key for key in reader.search(QUERY, 99)[1][0].tolist() if key >= 0) == searchable_ids
     with create(index, None) as store:
         index_all(store, 5)
         lose(store, 2)

@@ -70,12 +70,12 @@ def cuts(found: Sequence[Transition]) -> list[int]:
 
 def f1(true: Sequence[int], found: Sequence[int]) -> float:
     """Return the F1 score of cuts, each right within ``TOLERANCE`` of a true one that no other has."""
-    left = list(true)
+    remaining = list(true)
     for cut in found:
-        near = [start for start in left if abs(start - cut) <= TOLERANCE]
+        near = [start for start in remaining if abs(start - cut) <= TOLERANCE]
         if near:
-            left.remove(min(near, key=lambda start: abs(start - cut)))
-    num_right = len(true) - len(left)
+            remaining.remove(min(near, key=lambda start: abs(start - cut)))
+    num_right = len(true) - len(remaining)
     return 2 * num_right / (len(true) + len(found))
 
 

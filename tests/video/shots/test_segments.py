@@ -58,7 +58,9 @@ def test_segments_follow_shots(film: Path) -> None:
     segments = read(film)
     assert [round(segment.start * RATE) for segment in segments] == [0, *CUTS, 130 + 300]
     assert [segment.number for segment in segments] == list(range(5))
-    assert [(round(s.start * RATE), s.kind) for part in segments for s in part.shots] == [(cut, "cut") for cut in CUTS]
+    assert [(round(s.start * RATE), s.kind) for segment in segments for s in segment.shots] == [
+        (cut, "cut") for cut in CUTS
+    ]
     assert segments[-1].end == pytest.approx(20.0)
 
 
@@ -68,7 +70,7 @@ def test_a_video_no_longer_than_a_segment_is_one(tmp_path: Path, num_last: int, 
     path = write_scenes(tmp_path / "short.mp4", [30, 50, num_last])
     segments = read(path)
     assert len(segments) == num_segments
-    assert [round(shot.start * RATE) for part in segments for shot in part.shots] == [30, 80]
+    assert [round(shot.start * RATE) for segment in segments for shot in segment.shots] == [30, 80]
     if num_segments == 1:
         (cut,) = cut_segments((80 + num_last) / RATE)
         expected = read_frames(str(path), times=cut.times, decoder="pyav")
@@ -88,10 +90,10 @@ def test_samples_are_the_frames_that_reading_by_time_gives(film: Path) -> None:
 def test_segments_do_not_depend_on_the_threads_that_decode_and_resize(film: Path) -> None:
     with DecodePool(1, resize=Resize(32, 32), shot_sampling="exact") as pool:
         one, several = (
-            [part for part in pool.stream(film, num_threads=num_threads) if isinstance(part, DecodedSegment)]
+            [segment for segment in pool.stream(film, num_threads=num_threads) if isinstance(segment, DecodedSegment)]
             for num_threads in (1, 3)
         )
-    assert [part.shots for part in one] == [part.shots for part in several]
+    assert [segment.shots for segment in one] == [segment.shots for segment in several]
     check_equal(one, several)
 
 
@@ -129,7 +131,7 @@ def test_an_interrupted_video_continues_as_it_would_have(film: Path, number: int
     whole = read(film)
     rest = read(film, start_s=whole[number - 1].end, number=number)
     check_equal(rest, whole[number:])
-    assert {shot for part in rest for shot in part.shots} <= {shot for part in whole for shot in part.shots}
+    assert {shot for segment in rest for shot in segment.shots} <= {shot for segment in whole for shot in segment.shots}
 
 
 @pytest.mark.parametrize("mode", ["balanced", "fast"])
@@ -182,8 +184,8 @@ def test_what_stands_still_is_not_decoded_and_reads_as_if_it_were(
         expected = list(SegmentReader(every, Sampling(), Resize(32, 32), start_s=0.0).read(reader.stream()))
     assert num_some < 0.7 * num_decoded
     assert num_converted < 0.6 * (len(converted) - num_converted), "of four slides, one of which fades"
-    assert [(part.start, part.end, part.shots) for part in segments] == [
-        (part.start, part.end, part.shots) for part in expected
+    assert [(segment.start, segment.end, segment.shots) for segment in segments] == [
+        (segment.start, segment.end, segment.shots) for segment in expected
     ]
     for one, other in zip(segments, expected, strict=True):
         if mode == "exact":  # otherwise the nearest frame that others refer to
@@ -224,11 +226,11 @@ def test_the_pool_sends_what_is_read_from_where_it_is_told(film: Path) -> None:
     assert isinstance(opened, OpenedVideo)
     assert (opened.cuts, opened.num_expected, opened.decoder) == ([], 2, "pyav")
     assert finished == Finished("")
-    sent, whole = [part for part in segments if isinstance(part, DecodedSegment)], read(film)
+    sent, whole = [segment for segment in segments if isinstance(segment, DecodedSegment)], read(film)
     check_equal(sent, whole)
-    assert [list(part.shots) for part in sent] == [part.shots for part in whole]
+    assert [list(segment.shots) for segment in sent] == [segment.shots for segment in whole]
     _, *segments, _ = stream(film, plan=lambda _: ReadPlan(start=(3, whole[2].end)))
-    assert [part.number for part in segments if isinstance(part, DecodedSegment)] == [3, 4]
+    assert [segment.number for segment in segments if isinstance(segment, DecodedSegment)] == [3, 4]
     _, *none = stream(film, plan=lambda _: ReadPlan())
     assert none == [Finished("")]
 
