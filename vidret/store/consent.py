@@ -39,7 +39,7 @@ def check_allowed(index: str | os.PathLike[str], name: str, *, option: str) -> N
     """Check that an index may use the model or server of a name; ``option`` is the option that takes the name.
 
     Raises:
-        StoreError: It may not.
+        StoreError: The user has not allowed it.
     """
     if not is_allowed(index, name):
         name = sanitize(name)

@@ -98,7 +98,7 @@ class Epochs:
         )
 
     def _read_known(self, ids: Ids, *, tokens: bool) -> StoredSegments | None:
-        """Read segments as the snapshot has them; None if one is damaged, deleted or moved by a compaction."""
+        """Read segments where the snapshot locates them; None if one is damaged, deleted or moved by a compaction."""
         snapshot = self._catalog.snapshots.current()
         segments = snapshot.read_segments(ids)
         if len(segments) < len(ids):

@@ -40,7 +40,7 @@ def check_entries(folder: Path, *, deep: bool = True) -> None:
     subfolders, such as that of many thousands of thumbnails.
 
     Raises:
-        StoreError: It holds something else, or may not be read.
+        StoreError: The folder holds something else, or cannot be read.
     """
     absent = contextlib.suppress(FileNotFoundError, NotADirectoryError)
     with absent, explain_refusal(folder), os.scandir(folder) as entries:
@@ -57,7 +57,7 @@ def read_place(folder: Path) -> tuple[int, int]:
     """Return the device and inode of a folder's catalog; those of a replacement differ while the first one is open.
 
     Raises:
-        StoreError: There is none, or it may not be read.
+        StoreError: The folder has no catalog, or it cannot be read.
     """
     try:
         with explain_refusal(folder):
@@ -125,7 +125,7 @@ class WriteAccess:
         """Check that the index may be changed.
 
         Raises:
-            StoreError: It was opened for reading, or was closed.
+            StoreError: The index was opened for reading, or was closed.
         """
         if not self.is_writer:
             raise StoreError(f"{self._folder}: opened for reading, cannot be changed")

@@ -81,7 +81,7 @@ class JoinedIds:
         return index_number, self.indexes[index_number], local_id
 
     def names(self) -> Callable[[int, int], int]:
-        """Return the function that maps the number of an index and a video's id there to its joined id."""
+        """Return a function that maps the number of an index and the id of a video there to its joined id."""
         copies = self.copies
 
         def name(index_number: int, video: int) -> int:
@@ -100,7 +100,7 @@ class JoinedIds:
         return local_ids
 
     def group(self, ids: Sequence[int] | Ids) -> Iterator[tuple[int, Store, Ids]]:
-        """Yield the number of each index that may have some of these segments, the index, and their ids there."""
+        """Yield the number of each index that may have some of the ids, the index, and these ids there."""
         keys = np.asarray(ids, np.int64)
         for index_number in np.unique(keys // STRIDE).tolist():
             if index_number in self.indexes:

@@ -96,7 +96,7 @@ def find_below(list_videos: Callable[[Filters], list[StoredVideo]], path: VideoN
     ``list_videos`` returns those that match filters.
 
     Raises:
-        StoreError: There is none.
+        StoreError: There is no such video.
         VidretError: Several videos have paths with that ending.
     """
     if isinstance(path, int | np.integer):
@@ -226,7 +226,7 @@ def count_moments(store: "Store") -> MomentCounts:
 
 
 HEIGHTS = (2160, 1080, 720)
-MAX_LISTED = 200  # cameras, sounds and folders, those with most videos
+MAX_LISTED = 200  # cameras, sounds and folders, those with the most videos
 DAY_S = 86400
 
 
@@ -302,7 +302,7 @@ def count_facets(snapshot: "Snapshot", filters: Filters, *, utc_offset_s: float 
 
 
 def _count_below(folders: Mapping[str, int]) -> Counter[str]:
-    """Return the numbers of folders, including the folders below each."""
+    """Return the number of videos of each folder, including the folders below it."""
     below = Counter[str]()
     for folder, num_videos in folders.items():
         parents = accumulate(folder.split("/"), "{}/{}".format)

@@ -11,7 +11,7 @@ from vidret.types import Segment, SegmentEmbedding, ShotChange, TimedText
 
 FileState = Literal["pending", "running", "done", "failed", "missing"]
 FILE_STATES: tuple[str, ...] = get_args(FileState)
-DEAD_STATES: tuple[FileState, ...] = ("failed", "missing")  # a path in one of these states makes no video searchable
+DEAD_STATES: tuple[FileState, ...] = ("failed", "missing")  # a path in these states does not make a video searchable
 
 # Names shared by several packages: metadata keys, and the folder of prepared moments. The latter has a folder per
 # grounding head, whose subfolder KEPT has a file per prepared video, named after its fingerprint.
@@ -19,7 +19,7 @@ RANKER, HEAD, CALIBRATION, CONCEPT, PROBABILITIES = "ranker", "head", "calibrati
 UNCALIBRATED = "uncalibrated"  # set if a run must not calibrate automatically
 ENCODER_CLASS = "encoder class"
 MOMENTS, KEPT, PROJECTED = "moments", "kept", ".zip"
-# The metadata key of the rule by which films are cut into segments, and its values; the grid if it was never set.
+# The metadata key of the rule by which videos are cut into segments, and its values; the grid if it was never set.
 SEGMENTS, FOLLOW_SHOTS, FIXED_GRID = "segments", "shots", "grid"
 IMPORTED = "imported"  # the fact that marks a video whose vectors another program made
 LANGUAGES, HEARD = "languages", "heard"  # the facts of a video that list its languages and sounds, longest first
@@ -212,7 +212,7 @@ class StoreInfo:
 
     ``files`` counts files by state, ``searchable`` segments that searches may return, ``with_tokens`` segments with
     tokens of an aligner. ``vectors`` is the kind of the saved vectors, ``memory`` their limit in bytes, ``store`` their
-    location: ``faiss`` or the address of a Milvus. ``segment_rule`` is how films are cut: ``shots`` or ``grid``.
+    location: ``faiss`` or the address of a Milvus. ``segment_rule`` is how videos are cut: ``shots`` or ``grid``.
     ``sampling`` is the choice of frames to decode for that. ``imported`` counts videos whose vectors another
     program made.
     """

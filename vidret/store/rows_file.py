@@ -41,7 +41,7 @@ class RowsFile(Generic[Row]):
         self.kind, self._type, self._check = kind, row_type, check
 
     def path(self, index: Path) -> Path:
-        """Return the path of the rows of an index, which exists if it has any."""
+        """Return the path of the file of an index, which exists if it has rows."""
         return index / f"{self.kind}.json"
 
     def read(self, index: Path) -> list[Row]:
@@ -87,7 +87,7 @@ class RowsFile(Generic[Row]):
         """Remove the row of a name; ``what`` names the kind of row in the error.
 
         Raises:
-            NotFoundError: There is none of this name.
+            NotFoundError: No row has the name.
         """
         with self.change(index) as rows:
             remaining = [row for row in rows if row.name != name]
@@ -133,7 +133,7 @@ def pick_collection(collections: Iterable[SavedCollection], name: str) -> SavedC
     """Return the collection of a name.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: No collection has the name.
     """
     for collection in collections:
         if collection.name == name:
@@ -149,7 +149,7 @@ class Watch:
         name: Its name.
         query: Text.
         last_video: The greatest id of a video at the last report; ids only grow.
-        unreported: Ids up to ``last_video`` of videos that were missing or incomplete then, rising.
+        unreported: Ids up to ``last_video`` of videos that were missing or incomplete then, ascending.
     """
 
     name: str

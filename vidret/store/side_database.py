@@ -72,7 +72,7 @@ class SideDatabase(ABC):
         """Open the file of an index.
 
         Raises:
-            StoreError: There is none, it cannot be read, or the folder holds a link.
+            StoreError: The file is missing or cannot be read, or the folder holds a link.
         """
         check_entries(Path(index), deep=False)
         if not cls.exists(index):

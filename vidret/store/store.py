@@ -132,8 +132,8 @@ class Store:
         """Return whether the folder contains an index; one whose creation was interrupted does not count.
 
         Raises:
-            StoreError: Beside a catalog, it holds a link or a special file, or its catalog is something else; or it
-                may not be read.
+            StoreError: The folder cannot be read; or, beside a catalog, it holds a link or a special file; or its
+                catalog is something else.
         """
         folder = check_folder(path)
         with explain_refusal(folder):

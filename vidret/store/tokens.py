@@ -78,7 +78,7 @@ def record_change(index: Path, who: str, what: str, **details: Any) -> None:
     """Add a line to the record of changes: when, who, and what.
 
     Raises:
-        StoreError: It cannot be written.
+        StoreError: The record cannot be written.
     """
     check_entries(index, deep=False)
     row = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "who": who, "what": what, **details}

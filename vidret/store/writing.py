@@ -96,7 +96,7 @@ class Writer:
     def finish_video(self, video: int, *, salvaged: str = "") -> None:
         """Mark a video as complete; ``salvaged`` describes the losses if it could not be read completely.
 
-        An open-ended video then has the stored segments.
+        The stored segments of an open-ended video are then all of its segments.
 
         Raises:
             StoreError: Segments are missing, and ``salvaged`` is empty; or none is stored of an open-ended video.
@@ -117,7 +117,7 @@ class Writer:
 
 
 def _check_segment(new: NewSegment, video: VideoRecord, dim: int) -> NewSegment:
-    """Return a segment as it is stored: with values of float16, times of float64, and shot changes in time order."""
+    """Check a segment; return it as stored: with float16 values, float64 times, and shot changes in time order."""
     if not 0 <= new.number < (math.inf if video.open_ended else video.num_segments):
         rule = "not be negative" if video.open_ended else f"be in 0..{video.num_segments - 1}"
         raise StoreError(f"number must {rule}, got {new.number}")

@@ -44,8 +44,7 @@ class Resize:
     The square has side ``crop`` and is in the centre. With ``squash`` both sides become ``shorter`` and the aspect
     ratio is lost, as in SigLIP's training. With ``multiple`` the aspect ratio stays and nothing is cropped: both sides
     become multiples of it, near those of the frame, with a product from ``min_pixels`` to ``max_pixels``; ``crop`` is
-    then the side of a square frame at most. The decoding processes apply it, so that only small images are sent between
-    processes.
+    then the side of a square frame at most. Workers apply it, so that only small images are sent between processes.
     """
 
     shorter: int

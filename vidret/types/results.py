@@ -68,7 +68,7 @@ class EventSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NearCopy:
-    """A video that shows the footage of a result, and is therefore no further result.
+    """A video that shows the footage of a result, so it is not a result itself.
 
     Attributes:
         video: Id of the video.

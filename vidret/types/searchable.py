@@ -218,7 +218,7 @@ class VideoLibrary(Searchable):
 
         Args:
             clip: Path of a video, in the index or not, or the id of one of the index.
-            k: Maximum number of finds.
+            k: Maximum number of results.
             start: Where the clip begins in that video, in seconds; None for its beginning.
             end: Where it ends; None for the end of the video.
             video: Path or id of the only video to look in; None for all.
@@ -287,7 +287,7 @@ class VideoLibrary(Searchable):
         """Remove a taught concept.
 
         Raises:
-            VidretError: There is none of that name.
+            VidretError: No concept has this name.
             StoreError: Another process is writing the index.
         """
 
@@ -300,7 +300,7 @@ class VideoLibrary(Searchable):
         """Return a collection.
 
         Raises:
-            VidretError: There is none of this name.
+            VidretError: No collection has this name.
         """
 
     def collect(self, name: str) -> list[Hit] | list[Moment]:
@@ -309,7 +309,7 @@ class VideoLibrary(Searchable):
         Moments whose videos are not in the index are left out here; ``collection`` has them.
 
         Raises:
-            VidretError: There is none of this name, or the search fails.
+            VidretError: No collection has this name, or the search fails.
         """
         collection = self.collection(name)
         if not collection.finds:
@@ -343,7 +343,7 @@ class VideoLibrary(Searchable):
         """Remove a saved search or a list; videos stay.
 
         Raises:
-            VidretError: There is none of this name.
+            VidretError: No collection has this name.
         """
 
     @abstractmethod

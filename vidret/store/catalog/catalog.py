@@ -77,7 +77,7 @@ class Catalog:
         """Return whether the path is a complete catalog.
 
         Raises:
-            StoreError: The file is something else, or may not be read.
+            StoreError: The file is something else, or cannot be read.
         """
         if not path.is_file():
             return False
@@ -169,7 +169,7 @@ def _rebuild(old: Database) -> None:
 
 
 def _make_final(path: Path, error: StoreError) -> StoreError:
-    """Return an error that says why a catalog cannot be repaired, without the advice to repair it."""
+    """Return an error with the reason why a catalog cannot be repaired, without the advice to repair it."""
     reason = str(error).removesuffix(f"; {REPAIR}").removeprefix(f"{path}: ")
     return StoreError(f"{path}: cannot be repaired ({reason}); {NEW_INDEX}")
 

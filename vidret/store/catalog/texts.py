@@ -1,7 +1,7 @@
-"""The tables of timed texts: a row per track, which is one source of one content as read by one model, and per text.
+"""The tables of timed texts: a row per track (one source of one content, as one model read it), and a row per text.
 
-The video of a track has no pictures: its segments are the texts, with their times and vectors, and the state of its one
-path says if they can be searched.
+A track is stored as a video without pictures: its segments are the texts, with their times and vectors. They are
+searchable if its only path is live.
 """
 
 from collections.abc import Sequence

@@ -191,7 +191,7 @@ class Videos:
         return {row[1]: (row[0], row[2]) for row in self._tables.drop_damaged("videos", rows)}
 
     def note_fact(self, name: str, values: Mapping[int, str]) -> None:
-        """Set a fact of some videos."""
+        """Set a fact of videos, given its values by id."""
         with self._database.transaction():
             for video, value in values.items():
                 sql = f"UPDATE videos SET facts = json_set(facts, '$.{name}', ?) WHERE id = ? AND {INTACT['videos']}"

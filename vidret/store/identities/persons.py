@@ -94,7 +94,7 @@ class Persons:
         """Return the id of a person by id, name or handle.
 
         Raises:
-            VidretError: There is none.
+            VidretError: There is no such person.
         """
         text = str(name).removeprefix("@")
         with self._open() as identities:

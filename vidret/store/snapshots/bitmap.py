@@ -34,7 +34,7 @@ def make_bitmap(ids: Ids, chosen: Bool[np.ndarray, " _id"] | bool = True) -> Bit
 
 
 def list_ids(bits: Bits) -> Ids:
-    """Return the ids in a bitmap, ascending; empty bytes cost next to nothing."""
+    """Return the ids in a bitmap, ascending; bytes of zeros cost next to nothing."""
     filled = np.flatnonzero(bits)
     first, end = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
     is_dense = end - first < 2 * len(filled)
@@ -44,7 +44,7 @@ def list_ids(bits: Bits) -> Ids:
 
 
 def add_ids(bits: Bits, ids: Ids) -> Bits:
-    """Return a bitmap with further ids."""
+    """Return a bitmap with ids added."""
     if not len(ids):
         return bits
     if not are_ids(ids):

@@ -1,7 +1,7 @@
 """The change log of a catalog, from which a reader learns which files and videos to read again.
 
 SQLite triggers append to it in the transaction of each change. For segments, it records only the videos that lost some:
-new segments are found by their rising ids. The end of an indexing run saves columns of all segments and trims the log;
+new segments are found by their growing ids. The end of an indexing run saves columns of all segments and trims the log;
 a reader that has missed trimmed entries starts again from these columns. The log is derived: a repair makes a new one.
 """
 

@@ -1,6 +1,6 @@
 """Numpy columns that grow, and the file that saves them, so that opening an index reads no row of the catalog.
 
-Rows are appended in place, and arrays that were handed out never change. The catalog lists the columns of a file with
+Rows are appended in place, and returned arrays never change. The catalog lists the columns of a file with
 their checksums and the position at which they were complete. A damaged, missing or outdated file costs the time to
 compute them again, but never gives a wrong result.
 """
@@ -68,7 +68,7 @@ class Columns:
             self._columns[name] = column
 
     def set_last(self, name: str, values: np.ndarray, *, is_new: bool) -> None:
-        """Set the values of the last rows: in place if they are new, since no array that was handed out has them."""
+        """Set the values of the last rows; in place if ``is_new``, since no returned array has new rows."""
         if not len(values):
             return
         first = self._num_rows - len(values)

@@ -85,7 +85,7 @@ class VideoColumns:
 
     ``fingerprints``, and their ``rows``, may include later videos. ``durations`` are in seconds, ``facts`` of type
     ``FACT_ROW``; deleted videos are not ``stored``. ``num_paths`` counts live paths, ``num_segments`` stored segments,
-    which lie between the rows ``first_segments`` and ``last_segments``, perhaps among those of other videos.
+    which lie between the rows ``first_segments`` and ``last_segments``, perhaps mixed with those of other videos.
     """
 
     ids: Ids

@@ -179,7 +179,7 @@ class TextIndex:
         return f"{self._path}: {bad[0]}" if bad else ""
 
     def ids(self) -> Int64[np.ndarray, " id"]:
-        """Return the ids of all texts, rising."""
+        """Return the ids of all texts, ascending."""
         rows = self._database.rows("SELECT id FROM texts_docsize ORDER BY id")
         return np.array([row[0] for row in rows], np.int64)
 
@@ -300,7 +300,7 @@ class TextIndex:
         return ids[np.lexsort((ids, -ranks))[:k]]
 
     def _list_texts(self, term: str) -> Int64[np.ndarray, " id"]:
-        """Return the ids of the texts that contain a term, rising."""
+        """Return the ids of the texts that contain a term, ascending."""
         listed = self._listed  # another thread may replace the attribute
         if term not in listed:
             if sum(map(len, listed.values())) > MAX_LISTED:

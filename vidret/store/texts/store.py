@@ -274,7 +274,7 @@ class TextStore:
         return self.store.texts.read(ids)
 
     def read_found(self, ids: Ids) -> tuple[list[FoundText], Float32[np.ndarray, "text dim"]]:
-        """Return texts as read by a query, and their vectors, rising by id, without deleted or damaged ones."""
+        """Return texts as read by a query, and their vectors, in the order of ids, without deleted or damaged ones."""
         words = self.store.texts.read_words(ids)
         kept, vectors = self.store.features.intact_vectors(np.fromiter(words, np.int64, len(words)))
         snapshot = self.store.snapshot()

@@ -130,7 +130,7 @@ class Shard:
             is_far[:, : max(PROBES // 4, self._count_needed(k))] = False  # lists may be short
             nearest.ids[is_far] = -1  # FAISS leaves these out
         # Lists of compressed vectors are short: using another thread takes a third more CPU time. FAISS searches for
-        # many queries in threads of its own.
+        # many queries on its own threads.
         parts = 1 if self.coarse or len(queries) > 1 else THREADS
         lists = SearchResult(nearest.scores[:, :num_probes], nearest.ids[:, :num_probes])
         return search_lists(self._lists, rotated, lists, k, num_results, self._make_params, options, parts)
