@@ -127,7 +127,7 @@ def _add_server_routes(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
 
     @app.head("/healthz", include_in_schema=False, dependencies=[OPEN])
     @app.get("/healthz", tags=["server"], dependencies=[OPEN])
-    def check_health() -> Health:
+    async def check_health() -> Health:
         """Return that the server runs; needs no token."""
         return Health(status="ok", version=app.version)
 

@@ -6,9 +6,11 @@ import logging
 import math
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -20,6 +22,7 @@ from vidret.video.files import FileStat, stat_file
 from vidret.video.workers.image_pool import ImagePool
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 MAX_BYTES = 256 << 20
 NUM_PROCESSES = 2
@@ -61,10 +64,14 @@ class Thumbnails:
         self._pending: dict[str, asyncio.Task[bytes]] = {}
         self._slow_failures: dict[tuple[str, int, int], tuple[float, str]] = {}  # time and reason, by file version
 
+    async def ask_disk(self, ask: Callable[..., T], *values: object) -> T:
+        """Call a function that may hang with a disk, in one of a few threads that are for nothing else."""
+        return await anyio.to_thread.run_sync(ask, *values, limiter=self._stat_limiter)
+
     async def find(self, path: str, time: float, width: int, file_stat: FileStat | None = None) -> Thumbnail:
         """Return the thumbnail of a file at a time in seconds, at most ``width`` pixels wide, without drawing it."""
         if file_stat is None:
-            file_stat = await anyio.to_thread.run_sync(stat_file, path, limiter=self._stat_limiter)
+            file_stat = await self.ask_disk(stat_file, path)
         return Thumbnail(path, file_stat, time, width)
 
     async def get(self, path: str, time: float, width: int, file_stat: FileStat | None = None) -> bytes:

@@ -4,6 +4,7 @@ import io
 import os
 import socket
 import tempfile
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -197,6 +198,25 @@ def test_a_browser_asks_whether_a_thumbnail_that_it_has_is_still_right(client: T
     again, other = (client.get(url, params={"t": t}, headers={"If-None-Match": cached.headers["etag"]}) for t in (0, 6))
     assert (again.status_code, again.content) == (304, b"")
     assert (other.status_code, other.headers["etag"] == cached.headers["etag"]) == (200, False)
+
+
+def test_a_disk_that_hangs_leaves_threads_for_others(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def hang(*_: object) -> None:
+        go_on.wait(60)
+        raise DecodeError("red.mp4", GONE)
+
+    monkeypatch.setattr("vidret.serve.routes.media.stat_video", hang)
+    with serve_engine(engine) as url, ExitStack() as stack:
+        stack.callback(go_on.set)
+        for _ in range(45):  # more than there are threads
+            client = stack.enter_context(connect(url))
+            client.sendall(b"GET /api/thumbnails/1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for path in ("healthz", "api/facets"):
+            client = stack.enter_context(connect(url))
+            client.sendall(f"GET /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            assert read_all(client).startswith(b"HTTP/1.1 200")
 
 
 def test_a_thumbnail_shows_the_frame_at_its_width(client: TestClient, engine: Engine) -> None:

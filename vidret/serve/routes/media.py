@@ -62,7 +62,7 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
         # Browsers ask each time: another index that is served here has the same addresses.
         headers = {"Cache-Control": "private, no-cache"}
         try:
-            path, status = await run_in_threadpool(stat_video, engine, video)
+            path, status = await thumbnails.ask_disk(stat_video, engine, video)
             thumbnail = await thumbnails.find(path, min(t, video.duration), w, status)
             headers["ETag"] = f'"{thumbnail.key}"'
             if headers["ETag"] in request.headers.get("if-none-match", ""):
@@ -91,7 +91,7 @@ async def draw_video(engine: Engine, thumbnails: Thumbnails, video: StoredVideo,
         DecodeError: The frame cannot be decoded.
         RefusedError: Too many frames are pending.
     """
-    path, status = await run_in_threadpool(stat_video, engine, video)
+    path, status = await thumbnails.ask_disk(stat_video, engine, video)
     return await thumbnails.get(path, min(time_s, video.duration), width, status)
 
 
