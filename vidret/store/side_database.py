@@ -1,4 +1,4 @@
-"""Databases of an index beside its catalog; each exists only if its kind of evidence was read."""
+"""The base of the databases beside the catalog of an index; each exists only if its kind of evidence was read."""
 
 import os
 from abc import ABC, abstractmethod

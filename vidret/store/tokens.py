@@ -1,4 +1,4 @@
-"""The tokens of an index, which give rights to users of its server, and the record of their changes.
+"""The tokens of an index, which give rights to users of its server, and the record of the changes that users make.
 
 Tokens are random, so a plain hash does not reveal them.
 """

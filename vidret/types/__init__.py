@@ -1,7 +1,7 @@
 """Frozen dataclasses shared by all packages, and the common methods of ``Engine`` and its client; times in seconds.
 
 Nothing here imports torch, so that decoding processes start quickly and stay small, and only ``arrays`` imports NumPy.
-Arrays are NumPy's. Inside an ``nn.Module`` values are plain tensors; ``Encoder`` and ``Store`` convert.
+All arrays are NumPy's; inside an ``nn.Module`` values are plain tensors, which ``Encoder`` and ``Store`` convert.
 """
 
 from importlib import import_module

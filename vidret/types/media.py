@@ -1,4 +1,4 @@
-"""The contents of a video: segments, shots and timed texts; and how frames are sampled and resized."""
+"""The contents of a video: segments, shots and timed texts; and the sampling and resizing of its frames."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields

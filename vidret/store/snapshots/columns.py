@@ -1,8 +1,8 @@
 """Numpy columns that grow, and the file that saves them, so that opening an index reads no row of the catalog.
 
-Rows are appended in place, and returned arrays never change. The catalog lists the columns of a file with
-their checksums and the position at which they were complete. A damaged, missing or outdated file costs the time to
-compute them again, but never gives a wrong result.
+Rows are appended in place, and returned arrays never change. The catalog lists the columns of a file with their
+checksums and the position at which they were complete. A damaged, missing or outdated file costs the time to compute
+them again, but never gives a wrong result.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Upkeep of the timed texts of an index: counts, notes, the transcript of a video with its speakers, damage, repair."""
+"""Upkeep of the timed texts of an index: counts, notes, transcripts with speakers, verification and repair."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
