@@ -237,9 +237,11 @@ def test_together_is_the_overlap() -> None:
 
 
 def test_clauses_that_do_not_meet_give_the_better_one_with_what_the_other_reaches_meanwhile() -> None:
-    best = find(make_scores([(3.0, 5.0, 6.0)], [(9.0, 12.0, 4.0)]), make_structure(TOGETHER))[0]
+    texts, pictures = ([(3.0, 5.0, 6.0)], [(9.0, 12.0, 4.0)]), [[ABSENT] * 20, bump(14, 18, 1.0)]
+    best = find(make_scores(*texts, pictures=pictures), make_structure(TOGETHER))[0]
     assert (best.start, best.end) == (3.0, 5.0)
-    assert best.score == pytest.approx((6 + ABSENT) / 2**0.5 - APART, abs=0.01)
+    assert best.score == pytest.approx(6 / 2**0.5 - APART, abs=0.01)
+    assert find(make_scores(*texts), make_structure(TOGETHER)) == [], "neither is there while the other is"
 
 
 def test_then_spans_both() -> None:

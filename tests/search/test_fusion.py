@@ -27,7 +27,7 @@ from tests.store.samples import damage
 from vidret.channels.picture.evidence import HINTED, MIN_DEVIATION, PICTURE_OFFSET, PICTURE_SLOPE, REPORTED
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.picture.ranking import TOP_FRAMES
-from vidret.channels.texts import channel
+from vidret.channels.texts import channel, matching
 from vidret.channels.texts.channel import (
     ADJACENT,
     HUBNESS,
@@ -104,6 +104,16 @@ def test_words_only_find_no_video_that_does_not_hold_all_events(index: Path) -> 
         found = {hit.path for hit in engine.search(query, sources=["speech"])}
         assert {Path(path).stem for path in found} == {"red", "blue"}
         assert found == {moment.path for moment in engine.locate(query, 20, sources=["speech"])}
+
+
+def test_words_only_find_no_video_that_lacks_one_of_two_events_at_once(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "TEXTS", 1)  # as if other videos had better texts
+    say(index, "white", "speech", [(2.0, 4.0, "mind the gap")])
+    query = "mind the gap while the line is busy"
+    with Engine(index, NamedColours()) as engine:
+        assert engine.search(query, sources=["speech"]) == engine.locate(query, sources=["speech"]) == []
 
 
 def test_no_moment_of_words_only_goes_on_after_the_video(index: Path) -> None:

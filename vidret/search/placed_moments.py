@@ -134,7 +134,7 @@ def _join_clauses(
 
 
 def _reach(scores: VideoScores, clause: int, span: FusedSpan, *, on_text: bool) -> float:
-    """Return the best score of a clause inside a span, over all sources; -inf if it must have a text and has none."""
+    """Return the best score of a clause inside a span, over all sources; -inf if it is absent, or needs a text."""
     inside = (scores.times >= span.start) & (scores.times <= span.end)
     texts = [
         match
@@ -142,7 +142,8 @@ def _reach(scores: VideoScores, clause: int, span: FusedSpan, *, on_text: bool) 
         if min(match.end, span.end) - max(match.start, span.start) >= MIN_OVERLAP_S
     ]
     best = find_best(float(scores.pictures[clause][inside].max(initial=ABSENT)), texts)
-    return -np.inf if on_text and len(best) == 1 else sum_sources(best)
+    is_absent = len(best) == 1 and (on_text or best["picture"] <= ABSENT)
+    return -np.inf if is_absent else sum_sources(best)
 
 
 def _find_overlap(events: Sequence[FusedSpan]) -> tuple[float, float]:

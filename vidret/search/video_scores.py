@@ -199,8 +199,10 @@ def _list_joint_spans(
 ) -> tuple[StepSpans, Float64[np.ndarray, " span"]]:
     total = np.sum([scores.curve(clause) for clause in step], axis=0) / math.sqrt(len(step))
     for clause in step:
-        if structure.clauses[clause].phrases:
-            total = np.where(_holds_text(scores, clause), total, -np.inf)
+        is_place = _holds_text(scores, clause)
+        if not structure.clauses[clause].phrases:
+            is_place |= scores.pictures[clause] > ABSENT
+        total = np.where(is_place, total, -np.inf)
     return StepSpans(starts=edges[:-1], ends=edges[1:], scores=total.astype(np.float64)), scores.times
 
 
