@@ -26,6 +26,8 @@ from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import AlignerError, NotFoundError, OptionError, StoreError, VidretError
 from vidret.search.open_index import OpenIndex
+from vidret.store.records import HEAD
+from vidret.store.store import Store
 from vidret.types import Filters, Hit, Query, SearchOptions
 
 
@@ -334,6 +336,18 @@ def test_another_index_in_the_place_of_an_open_one_is_searched(own: Engine, film
     (tmp_path / "other").rename(own.path)
     assert names(own, "red") == ["blue.mp4"]
     assert own.count_videos() == 1
+
+
+def test_an_index_in_the_place_of_an_open_one_has_its_own_head(own: Engine, films: Path, tmp_path: Path) -> None:
+    with Engine(tmp_path / "other", ColourEncoder()) as other:
+        other.index([films / "blue.mp4"])
+    with Store.open(tmp_path / "other", write=True) as store:
+        store.metadata.set(HEAD, str(tmp_path / "head.safetensors"))
+    assert own.locate("blue")
+    own.path.rename(tmp_path / "away")
+    (tmp_path / "other").rename(own.path)
+    with pytest.raises(VidretError, match=r"head\.safetensors: .*No such file"):
+        own.locate("blue")
 
 
 def test_what_was_open_is_closed_with_the_last_call_that_uses_it(own: Engine, library: Path) -> None:

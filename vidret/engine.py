@@ -38,6 +38,7 @@ from vidret.search.curves import make_curve, rate_video
 from vidret.search.hits import Result, search
 from vidret.search.locating import locate, locate_many
 from vidret.search.models import (
+    Models,
     allow_encoder,
     check_models,
     choose_models,
@@ -234,7 +235,11 @@ class Engine(VideoLibrary):
         """
         read_place(self.paths[0])
         encoder = _load_encoder(self.paths[0], device=self.device, precision=self._precision)
-        models = choose_models(self.paths[0], encoder, rerank=AUTO, tokens="int8", head=AUTO)
+        self._open_with(encoder, choose_models(self.paths[0], encoder, rerank=AUTO, tokens="int8", head=AUTO))
+
+    def _open_with(self, encoder: Encoder, models: Models) -> None:
+        for other in self.paths[1:]:
+            check_models(other, encoder, models)
         self.encoder, self._models, self.ranker = encoder, models, models.ranker
         self.__dict__.pop("grounder", None)  # a cached property
         # Last, since another thread that finds the index closed opens it with the engine's state at that time.
@@ -248,13 +253,13 @@ class Engine(VideoLibrary):
 
     def _open_replaced(self) -> None:
         """Let the next call reopen the index if another program has replaced the open one."""
+        head = self._models.head if self._models.is_head_given else AUTO
         try:
-            for path in self.paths:
-                check_models(path, self.encoder, self._models)
-        except StoreError:  # it has another encoder or aligner
+            models = choose_models(self.paths[0], self.encoder, rerank=AUTO, tokens="int8", head=head)
+        except StoreError:  # it has another encoder
             self.reopen()
         else:
-            self._open_again()
+            self._open_with(self.encoder, models)
 
     @cached_property
     def grounder(self) -> "MomentHead | None":

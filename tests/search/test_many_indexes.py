@@ -180,6 +180,13 @@ def test_several_indexes_must_be_of_one_encoder(folder: Path, tmp_path: Path) ->
         Engine([folder / "one", tmp_path / "other"], NamedColours())
     with pytest.raises(StoreError, match="nowhere: there is no index here"):
         Engine([folder / "one", tmp_path / "nowhere"], NamedColours())
+    shutil.copytree(folder / "two", tmp_path / "two")
+    with Engine([folder / "one", tmp_path / "two"], NamedColours()) as joined:
+        assert joined.search("red")
+        (tmp_path / "two").rename(tmp_path / "away")
+        (tmp_path / "other").rename(tmp_path / "two")
+        with pytest.raises(StoreError, match="two: encoder must be colours"):
+            joined.count_videos()
     with pytest.raises(VidretError, match="path must be the folder of an index, got none"):
         Engine([], NamedColours())
     for path in ("", ["", str(folder / "one")]):
