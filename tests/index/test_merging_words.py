@@ -11,6 +11,7 @@ from tests.store.samples import add_video, create
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import OPTIONS, read_options, read_setting
 from vidret.errors import StoreError
+from vidret.index import copying
 from vidret.index.merging import merge_indexes
 from vidret.store.consent import allow
 from vidret.store.store import Store
@@ -114,6 +115,13 @@ def test_damaged_words_are_reported_and_read_again(one: Path, two: Path, tmp_pat
     assert read_words(tmp_path / "out")["c", "speech", "model"][:2] == (False, 0.0)
     add_words(tmp_path / "out", "c", ["blue plum"])
     assert read_words(tmp_path / "out") == expected
+
+
+def test_many_words_are_merged_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "TEXTS_AT_ONCE", 2)
+    add_words(make_index(tmp_path / "one", ["a"]), "a", ["red", "green", "blue", "white", "black"])
+    assert merge_indexes([tmp_path / "one"], tmp_path / "out").texts == 5
+    assert read_words(tmp_path / "out") == read_words(tmp_path / "one")
 
 
 def test_words_with_other_vectors_are_noted(one: Path, tmp_path: Path) -> None:

@@ -256,8 +256,9 @@ def test_sequences_are_searched_like_sentences(engine: Engine) -> None:
     best = engine.search(EventSequence([busy, call], gap=1), 1)[0]
     assert best.events[1].start - best.events[0].end <= 1
     assert names(engine.search(EventSequence(["green", "yellow"]), 1, rerank=None)) == ["turn"]
-    with pytest.raises(VidretError, match="query must be text, an image or a vector here, got 2 events"):
-        engine.curve(EventSequence(["green", "yellow"]), by_sequence[0].path)
+    for verbatim in (False, True):
+        with pytest.raises(VidretError, match="query must be text, an image or a vector here, got 2 events"):
+            engine.curve(EventSequence(["green", "yellow"], verbatim=verbatim), by_sequence[0].path)
 
 
 def test_phrases_of_one_event_do_not_restrict_others(engine: Engine) -> None:

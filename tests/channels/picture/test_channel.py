@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from vidret.channels.picture.channel import NEAREST_SEGMENTS, SEGMENTS_PER_VIDEO
 from vidret.channels.picture.evidence import UNKNOWN
 from vidret.channels.picture.ranking import FrameRanker
 from vidret.search.curves import read_curve
+from vidret.search.fusion import make_question
 from vidret.search.hits import find_hits
 from vidret.search.models import Models
 from vidret.search.open_index import OpenIndex
@@ -148,6 +150,18 @@ def test_few_segments_are_read_of_videos_behind_many_segments_of_others(search: 
     (Path(search.store.path).parent / "0" / "0.mp4").unlink()
     assert search(4) == [1, 2, 3]
     assert max(search.num_read) == CANDIDATES + 3 * SEGMENTS_PER_VIDEO, "a missing file does not deepen the search"
+
+
+def test_segments_under_texts_are_read_of_a_long_video_besides_the_nearest(search: RecordedSearch) -> None:
+    asked = make_question(search.index, plan(search.index, AXIS), SearchOptions(rerank=None)).asked
+    (nearest,) = search.pictures.find_in_videos(asked, [1], {}).values()
+    starts = [segment.start for segment in nearest.segments]
+    far_s = next(time_s for time_s in np.arange(400.0) if time_s not in starts)
+    asked = replace(asked, covered=[(video_id, far_s + 0.5, far_s + 0.5) for video_id in (1, 2)])
+    found = search.pictures.find_in_videos(asked, [1], {})
+    assert {key: [segment.start for segment in points.segments] for key, points in found.items()} == {
+        1: sorted([*starts, far_s])
+    }
 
 
 def test_depth_is_limited_by_max_k_of_the_store(
