@@ -89,7 +89,7 @@ def test_a_server_reaches_nothing(guard: Guard) -> None:
     process = guard.start(*VIDRET, "serve", "--index", guard.home / "index", "--port", 0)
     try:
         assert process.stderr is not None
-        url = next(found[0] for line in process.stderr if (found := re.search(r"http://127\.0\.0\.1:\d+/", line)))
+        url = next(match[0] for line in process.stderr if (match := re.search(r"http://127\.0\.0\.1:\d+/", line)))
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{url}api/search", b'{"query": "lighthouse"}', headers)
         with urllib.request.urlopen(request, timeout=60) as reply:

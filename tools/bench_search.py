@@ -185,9 +185,9 @@ def measure_questions(given: argparse.Namespace, scratch: Path) -> dict[str, Any
     with Engine.open(make_index(given, scratch)) as engine:
         engine.teach(CONCEPT, [draw_image(rng) for _ in range(NUM_EXAMPLES)], replace=True)
         locate = partial(engine.locate, k=10, weak=True)
-        found = {kind: time_queries(engine.search, queries[: given.queries]) for kind, queries in questions.items()}
+        searches = {kind: time_queries(engine.search, queries[: given.queries]) for kind, queries in questions.items()}
         moments = {f"moments: {kind}": time_queries(locate, questions[kind][: given.queries]) for kind in LOCATED}
-        return found | moments
+        return searches | moments
 
 
 def measure_start(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:

@@ -152,12 +152,12 @@ def learn_retrieval(method: str, world: Path, given: argparse.Namespace) -> dict
     data = open_data(world, setting, batch)
     cost = fit(module, data, world, given.precision or setting.precision, max_steps=steps)
     module.export(towers)
-    found = {"trained": sum(weight.numel() for weight in module.parameters() if weight.requires_grad), **cost}
+    report = {"trained": sum(weight.numel() for weight in module.parameters() if weight.requires_grad), **cost}
     for split in SPLITS:
         scores, names = score_split(module, open_data(world, setting, batch, split))
-        found[split] = measure(scores, names, read_pairs(world, split))
-    found["test"]["sorted"] = rank_numbers(towers, world)
-    return found
+        report[split] = measure(scores, names, read_pairs(world, split))
+    report["test"]["sorted"] = rank_numbers(towers, world)
+    return report
 
 
 def open_data(world: Path, setting: Setting, batch_size: int, split: Split | None = None) -> RetrievalData:
@@ -220,7 +220,7 @@ def measure_pair(world: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Return R@1 of each tower of the pair, of both in one index, and the gain over the better one with its error."""
     models = {name: str(given.models / f"{name}.safetensors") for name in PAIR}
     models["both"] = " + ".join(models.values())
-    found: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     for name in SPLITS:
         split, hits = read_split(f"msrvtt-full-{name}", world), {}
         files = [world / "videos" / f"{video}.mp4" for video in split.videos]
@@ -232,9 +232,9 @@ def measure_pair(world: Path, given: argparse.Namespace) -> dict[str, Any]:
             ranks = rank_matrix(scores, truth).t2v
             hits[kind] = np.bincount(truth, (ranks.higher == 0) / (1 + ranks.equal)) / np.bincount(truth)
         gains = hits["both"] - max((hits[kind] for kind in PAIR), key=lambda rates: float(rates.mean()))
-        found[name] = {f"R@1 of {kind}": percent(rates) for kind, rates in hits.items()}
-        found[name] |= {"gain": percent(gains), "error": round(100 * float(gains.std() / len(gains) ** 0.5), 1)}
-    return found
+        report[name] = {f"R@1 of {kind}": percent(rates) for kind, rates in hits.items()}
+        report[name] |= {"gain": percent(gains), "error": round(100 * float(gains.std() / len(gains) ** 0.5), 1)}
+    return report
 
 
 def learn_grounding(world: Path, given: argparse.Namespace) -> dict[str, Any]:
@@ -246,20 +246,20 @@ def learn_grounding(world: Path, given: argparse.Namespace) -> dict[str, Any]:
     module = GroundingModule(backbone=towers, recipe="qvhighlights", **sizes, **schedule, **chosen)
     loading: dict[str, Any] = {"num_layers": 3, "fps": module.fps, "val_share": 0.0, "batch_size": 32, "num_workers": 0}
     data = GroundingData("qvhighlights", str(world), str(films), str(world / "cache"), encoder=towers, **loading)
-    found: dict[str, Any] = fit(module, data, world, max_epochs=given.head_epochs)
+    report: dict[str, Any] = fit(module, data, world, max_epochs=given.head_epochs)
     heads = {"curve": "none"}
     for name, weight in (("head", 0.0), ("weighed", 1.0)):
         module.card = replace(module.card, similarity_weight=weight)
         heads[name] = str(given.models / f"r2-{name}.safetensors")
         module.export(Path(heads[name]))
     for split, name in zip(SPLITS, ("qvhighlights-val", "moments"), strict=True):
-        asked, found[split] = read_split(name, world), {}
+        asked, report[split] = read_split(name, world), {}
         for method, head in heads.items():
             with Engine.open(given.models / f"films-{split}-{given.towers}", encoder=towers, head=head) as engine:
                 engine.index([films / f"{video}.mp4" for video in asked.videos], words=False)
                 best = [find_overlap(engine, films / f"{query.video}.mp4", query) for query in asked.queries]
-            found[split] |= {f"{method} R1@{limit}": percent(np.array(best) >= limit) for limit in (0.5, 0.7)}
-    return found
+            report[split] |= {f"{method} R1@{limit}": percent(np.array(best) >= limit) for limit in (0.5, 0.7)}
+    return report
 
 
 def find_overlap(engine: Engine, film: Path, query: LabelledQuery) -> float:

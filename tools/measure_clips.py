@@ -172,16 +172,18 @@ def measure_classes(given: argparse.Namespace, _: Path) -> dict[str, Any]:
                 drawn = {name: rng.choice(np.flatnonzero(labels == name), shots, replace=False) for name in CATEGORIES}
                 rest = clips.drop(np.concatenate([*drawn.values()]))
                 classes = {name: [paths[row] for row in rows] for name, rows in drawn.items()}
-                found = classify_videos(store, engine.encoder, classes)
-                logits = np.empty_like(found.logits)
-                logits[[paths.index(engine.video(key).paths[0]) for key in found.video_ids.tolist()]] = found.logits
+                classified = classify_videos(store, engine.encoder, classes)
+                logits = np.empty_like(classified.logits)
+                logits[[paths.index(engine.video(key).paths[0]) for key in classified.video_ids.tolist()]] = (
+                    classified.logits
+                )
                 labelled = [row for row in rest if labels[row] is not None]
-                is_right = np.array(found.names, dtype=object)[logits.argmax(axis=1)] == labels
+                is_right = np.array(classified.names, dtype=object)[logits.argmax(axis=1)] == labels
                 results["right tags"].append(100 * is_right[labelled].mean())
                 results["probability of tags"].append(100 * soften(logits).max(axis=1)[labelled].mean())
-                save_classes(store, composer, found, "measured")
-                concepts = name_concepts("measured", found.names)
-                for name, scores, concept in zip(found.names, logits.T, concepts, strict=True):
+                save_classes(store, composer, classified, "measured")
+                concepts = name_concepts("measured", classified.names)
+                for name, scores, concept in zip(classified.names, logits.T, concepts, strict=True):
                     for key, class_scores in (("classify", scores), ("search", clips.rank(f"@{concept}"))):
                         results[key].append(ranking_precision(class_scores[rest], labels[rest] == name))
             report[f"{shots} examples"] = average(results)

@@ -196,9 +196,9 @@ def predict(capacity: Mapping[str, float], workers: Sequence[Workers]) -> Throug
     limits = {**capacity, **{f"{DECODERS} {index}": group.num for index, group in enumerate(workers)}}
     needs = [{**group.needs, f"{DECODERS} {index}": group.decode_s} for index, group in enumerate(workers)]
     matrix = np.array([[group_needs.get(name, 0.0) for group_needs in needs] for name in limits])
-    found = linprog(-np.ones(len(workers)), A_ub=matrix, b_ub=list(limits.values()))
-    used = dict(zip(limits, (matrix @ found.x / list(limits.values())).tolist(), strict=True))
-    return Throughput(-found.fun, used)
+    solution = linprog(-np.ones(len(workers)), A_ub=matrix, b_ub=list(limits.values()))
+    used = dict(zip(limits, (matrix @ solution.x / list(limits.values())).tolist(), strict=True))
+    return Throughput(-solution.fun, used)
 
 
 def on_cores(times: StageTimes, num_files: int, num_cores: int) -> Throughput:

@@ -169,10 +169,10 @@ def count_steps(out: Path, minutes: float, seeds: Sequence[int]) -> dict[str, in
     """
     kept, settings = out / "plan.json", {"minutes": minutes, "seeds": list(seeds)}
     if kept.is_file():
-        found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
-        if (begun := {name: found.get(name) for name in settings}) != settings:
+        stored_plan: dict[str, Any] = json.loads(kept.read_text("utf-8"))
+        if (begun := {name: stored_plan.get(name) for name in settings}) != settings:
             raise SystemExit(f"{out} must have been begun with {settings}, got {begun}: choose another folder")
-        return dict(found["steps"])
+        return dict(stored_plan["steps"])
     share_s = TRAINING_SHARE * 60 * minutes / len(seeds) / (len(METHODS) + SHARE_ON_B) - START_S
     steps = dict[str, int]()
     for method in METHODS:

@@ -207,15 +207,15 @@ def sample(count: int, seed: int, gain: float = 0.0) -> tuple[Any, Any]:
 @pytest.mark.parametrize("count", [1, 2, 9, 30])
 def test_equals_naive_bootstrap(count: int, num_resamples: int) -> None:
     a, b = sample(count, seed=count)
-    found = compare(a, b, seed=3, num_resamples=num_resamples)
-    check_same(found, naive_compare(a.tolist(), b.tolist(), 3, num_resamples, list(range(count))))
+    comparison = compare(a, b, seed=3, num_resamples=num_resamples)
+    check_same(comparison, naive_compare(a.tolist(), b.tolist(), 3, num_resamples, list(range(count))))
 
 
 def test_groups_and_bools_equal_naive_bootstrap() -> None:
     a, b = (values > 0.3 for values in sample(24, seed=1))
     groups = np.random.default_rng(0).integers(0, 7, 24) * 10
-    found = compare(a, b, seed=5, num_resamples=60, groups=groups)
-    check_same(found, naive_compare(a.tolist(), b.tolist(), 5, 60, groups.tolist()))
+    comparison = compare(a, b, seed=5, num_resamples=60, groups=groups)
+    check_same(comparison, naive_compare(a.tolist(), b.tolist(), 5, 60, groups.tolist()))
 
 
 def test_chunk_size_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,10 +166,10 @@ def test_sentences_of_benchmarks_are_one_event_and_your_own_as_typed(
         write_rows(tmp_path / benchmark.splits[benchmark.default].needed[0], [row])
         split = read_split(name, tmp_path)
         evaluation = Evaluation(engine, split, Gallery(*find_videos(split.videos, world), {}))
-        report, (found,) = evaluate_moments(evaluation, corpus=True)
+        report, (prediction,) = evaluate_moments(evaluation, corpus=True)
         moments = engine.locate(asked, 50, video=film, overlapping=True, weak=True)
-        assert found.spans is not None
-        assert found.spans.tolist() == [[moment.start, moment.end, moment.score] for moment in moments]
+        assert prediction.spans is not None
+        assert prediction.spans.tolist() == [[moment.start, moment.end, moment.score] for moment in moments]
         everywhere = [
             RetrievedMoment(Path(moment.path).stem, moment.start, moment.end)
             for moment in engine.locate_with(asked, CORPUS)
@@ -191,12 +191,12 @@ def test_sentences_of_benchmarks_are_encoded_as_they_are(
     split = read_split("qvhighlights", tmp_path)
     with Engine(searched[0] / "index", encoder) as engine:
         gallery = Gallery(*find_videos(split.videos, world), {})
-        _, (found,) = evaluate_moments(Evaluation(engine, split, gallery), corpus=True)
+        _, (prediction,) = evaluate_moments(Evaluation(engine, split, gallery), corpus=True)
         assert {text for texts in asked for text in texts if "sign" in text} == {sentence}
         _, (rated,) = evaluate_highlights(Evaluation(engine, split, gallery))
-    assert found.saliency is not None
+    assert prediction.saliency is not None
     assert rated.saliency is not None
-    assert found.saliency.tolist() == rated.saliency.tolist()
+    assert prediction.saliency.tolist() == rated.saliency.tolist()
     assert {text for texts in asked for text in texts if "sign" in text} == {sentence}
 
 
@@ -321,11 +321,11 @@ def test_without_labels_predictions_are_written_but_not_scored(
     shared = ("--videos", world, "--annotations", tmp_path, "--index", searched[0] / "index", "--out", tmp_path / "out")
     answer = run("eval", "moments", "--data", "qvhighlights-test", "--corpus", "--html", *shared)
     assert (answer.code, answer.out) == (0, "")
-    (found,) = read_predictions(tmp_path / "out" / "predictions.jsonl")
-    assert found.spans is not None
-    assert found.saliency is not None
-    assert found.spans[0, :2].tolist() == pytest.approx([5, 9], abs=0.6)
-    assert found.saliency.argmax() == 3
+    (prediction,) = read_predictions(tmp_path / "out" / "predictions.jsonl")
+    assert prediction.spans is not None
+    assert prediction.saliency is not None
+    assert prediction.spans[0, :2].tolist() == pytest.approx([5, 9], abs=0.6)
+    assert prediction.saliency.argmax() == 3
     facts = read(tmp_path / "out" / "report.json")
     assert facts["results"] == {}
     assert "overlap" not in facts["per_query"][0]

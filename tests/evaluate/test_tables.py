@@ -73,8 +73,10 @@ def test_highlights_have_a_line_per_domain() -> None:
         LabelledQuery(str(n), "v", "dog", 10.0, clips=(0, 1), saliency=((1,), (0,)), domain=domain)
         for n, domain in enumerate(("dog", "ski", "ski"))
     ]
-    found = [Prediction(str(n), None, np.array(scores)) for n, scores in enumerate(([1.0, 0], [1.0, 0], [0, 1.0]))]
-    columns, lines = tabulate_highlights(score_youtube(queries, found).to_dict())
+    predictions = [
+        Prediction(str(n), None, np.array(scores)) for n, scores in enumerate(([1.0, 0], [1.0, 0], [0, 1.0]))
+    ]
+    columns, lines = tabulate_highlights(score_youtube(queries, predictions).to_dict())
     assert columns == ["", "videos", "mAP"]
     area = 100 * (0 + 0.5) / 2
     ski = (100 + area) / 2

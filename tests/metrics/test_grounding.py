@@ -117,14 +117,14 @@ def test_equals_loops(seed: int, lengths: dict[str, tuple[float, float]]) -> Non
 
 def test_length_range_without_true_spans_is_none() -> None:
     query = LabelledQuery("1", "v", "", 200.0, ((0.0, 10.0), (0.0, 160.0)))
-    found = [Prediction("1", np.array([[0.0, 160.0, 1.0]]))]
-    report = score_moments([query], found)
+    predictions = [Prediction("1", np.array([[0.0, 160.0, 1.0]]))]
+    report = score_moments([query], predictions)
     assert report.by_length["middle"] is None
     assert report.by_length["long"] is None  # 160 s is longer than the official evaluator's long
     assert report.by_length["short"] is not None
     assert report.by_length["short"].mean_average_precision == 0
     assert report.full.mean_overlap == 100
-    above = score_moments([query], found, lengths=OPEN_LENGTHS)
+    above = score_moments([query], predictions, lengths=OPEN_LENGTHS)
     assert above.by_length["long"] is not None
     assert above.by_length["long"].mean_average_precision == 100
     assert above.to_dict()["lengths"] == {"short": [0, 10], "middle": [10, 30], "long": [30, None]}
@@ -143,11 +143,15 @@ def test_empty_spans_have_no_overlap() -> None:
 
 def test_invalid_queries_and_predictions_are_rejected() -> None:
     query = LabelledQuery("1", "v", "", 9.0, ((0.0, 3.0),))
-    found = [Prediction("1", np.array([[0.0, 3.0, 1.0]]))]
+    predictions = [Prediction("1", np.array([[0.0, 3.0, 1.0]]))]
     for asked, answered, reason in (
-        (replace(query, spans=()), found, "query 1 must have at least one true span, got none"),
-        (replace(query, spans=((3.0, 0.0),)), found, r"true spans of query 1 must start before they end, got \[3.0"),
-        (replace(query, spans=((0.0, math.nan),)), found, r"must start before they end, got \[0.0, nan"),
+        (replace(query, spans=()), predictions, "query 1 must have at least one true span, got none"),
+        (
+            replace(query, spans=((3.0, 0.0),)),
+            predictions,
+            r"true spans of query 1 must start before they end, got \[3.0",
+        ),
+        (replace(query, spans=((0.0, math.nan),)), predictions, r"must start before they end, got \[0.0, nan"),
         (query, [Prediction("1", saliency=np.ones(3))], "query 1 must have windows, got saliency scores only"),
         (query, [], "must include every query"),
     ):

@@ -189,9 +189,9 @@ def test_domain_metrics_equal_published_code() -> None:
     for path in find_files("r2tuning/metrics/highlight_domain.json"):
         golden = json.loads(path.read_text("utf-8"))
         samples = golden["samples"]
-        found = [Prediction(str(n), saliency=np.array(sample["saliency"])) for n, sample in enumerate(samples)]
-        tvsum = score_tvsum([rated(str(n), sample["anno"]) for n, sample in enumerate(samples)], found)
-        youtube = score_youtube([rated(str(n), sample["match"]) for n, sample in enumerate(samples)], found)
+        predictions = [Prediction(str(n), saliency=np.array(sample["saliency"])) for n, sample in enumerate(samples)]
+        tvsum = score_tvsum([rated(str(n), sample["anno"]) for n, sample in enumerate(samples)], predictions)
+        youtube = score_youtube([rated(str(n), sample["match"]) for n, sample in enumerate(samples)], predictions)
         # The published code rounds each video, and then the mean, to five decimals.
         assert tvsum.mean / 100 == pytest.approx(golden["tvsum_top5_mAP"], abs=1.1e-5)
         assert youtube.mean / 100 == pytest.approx(golden["youtube_mAP"], abs=1.1e-5)

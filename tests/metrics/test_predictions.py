@@ -48,9 +48,9 @@ def test_round_trip_in_the_order_of_the_queries(tmp_path: Path) -> None:
         Prediction(asked.id, rng.random((n, 3)).cumsum(axis=1), rng.normal(size=3)) for n, asked in enumerate(queries)
     ]
     write_predictions(tmp_path / "a.jsonl", queries, made[::-1])
-    found = read_predictions(tmp_path / "a.jsonl")
-    assert [prediction.id for prediction in found] == [asked.id for asked in queries]
-    for one, other in zip(found, made, strict=True):
+    predictions = read_predictions(tmp_path / "a.jsonl")
+    assert [prediction.id for prediction in predictions] == [asked.id for asked in queries]
+    for one, other in zip(predictions, made, strict=True):
         assert one.spans is not None
         assert other.spans is not None
         np.testing.assert_array_equal(one.spans, other.spans)

@@ -190,5 +190,5 @@ def test_threads_search_the_full_text_side_by_side(tmp_path: Path) -> None:
                 meeting.wait(20)  # breaks if one waits for the other
             return sorted(index.search([f"word{word}"], 500).tolist())
 
-        found = [pool.submit(search, word) for word in (1, 2)]
-        assert [future.result() for future in found] == [list(range(word, 500, 7)) for word in (1, 2)]
+        futures = [pool.submit(search, word) for word in (1, 2)]
+        assert [future.result() for future in futures] == [list(range(word, 500, 7)) for word in (1, 2)]

@@ -98,9 +98,9 @@ def test_command_serves_and_stops(engine: Engine) -> None:
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
-        found = re.search(r"http://\S+:\d+", line)
-        assert found is not None, line
-        assert ask(found[0])["hits"][0]["title"] == "red"
+        match = re.search(r"http://\S+:\d+", line)
+        assert match is not None, line
+        assert ask(match[0])["hits"][0]["title"] == "red"
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
         assert process.stderr.read() == ""

@@ -159,17 +159,17 @@ def test_every_term_matches_its_naive_version(seed: int, across_samples: bool) -
         "layer_calibration": 0.1 * naive_contrast(videos.transpose(0, 1), queries.transpose(0, 1)),
     }
     assert min(expected.values()) > 0
-    found = compute_losses(batch, saliency_weight=5, across_samples=across_samples)
-    assert {name: term.item() for name, term in found.items()} == pytest.approx(expected, abs=1e-9)
+    losses = compute_losses(batch, saliency_weight=5, across_samples=across_samples)
+    assert {name: term.item() for name, term in losses.items()} == pytest.approx(expected, abs=1e-9)
 
 
 def test_highlight_head_compares_logits_with_saliency() -> None:
     batch = make_highlight_batch()
-    found = compute_losses(batch, across_samples=False)
+    losses = compute_losses(batch, across_samples=False)
     soft = naive_soft(batch["logits"], batch["saliency"], batch["frame_mask"])
-    assert found["classes"].item() == pytest.approx(soft)
-    assert found["boundaries"].item() == 0
-    assert found["saliency"].item() == pytest.approx(0.1 * naive_saliency(batch, across_samples=False))
+    assert losses["classes"].item() == pytest.approx(soft)
+    assert losses["boundaries"].item() == 0
+    assert losses["saliency"].item() == pytest.approx(0.1 * naive_saliency(batch, across_samples=False))
 
 
 @pytest.mark.parametrize("garbage", [0.0, 1e6, math.nan, math.inf])
@@ -253,9 +253,9 @@ def test_half_precision_is_computed_in_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert compute_losses(batch) == expected
     halves = {name: batch[name].bfloat16() for name in DIFFERENTIABLE}
-    found = compute_losses(batch | halves)
-    assert {term.dtype for term in found.values()} == {torch.float32}
-    assert found == compute_losses(batch | {name: value.float() for name, value in halves.items()})
+    losses = compute_losses(batch | halves)
+    assert {term.dtype for term in losses.values()} == {torch.float32}
+    assert losses == compute_losses(batch | {name: value.float() for name, value in halves.items()})
 
 
 @pytest.mark.parametrize("case", GOLDENS, ids=lambda case: case.folder.name)
@@ -275,7 +275,7 @@ def test_losses_match_published_code(case: Case) -> None:
         layer_queries=queries.transpose(0, 1),
         frame_mask=outputs["batch.video_msk"] > 0,
     )
-    found = grounding_losses(
+    losses = grounding_losses(
         output,
         targets=PointTargets(outputs["target.cls"] > 0, outputs["target.reg"]) if has_spans else None,
         saliency=inputs["saliency"],
@@ -283,8 +283,8 @@ def test_losses_match_published_code(case: Case) -> None:
         **RECIPES.get(case.folder.name, {}),
     )
     names = ("loss_cls", "loss_reg", "loss_sal", "loss_video_cal", "loss_layer_cal")
-    terms = {f"loss.{name}": term for name, term in zip(names, found.values(), strict=True)}
-    terms["loss.total"] = add_terms(found)
+    terms = {f"loss.{name}": term for name, term in zip(names, losses.values(), strict=True)}
+    terms["loss.total"] = add_terms(losses)
     golden = {name: value for name, value in outputs.items() if name.startswith("loss.")}
     assert "loss.total" in golden
     for name, value in golden.items():

@@ -121,8 +121,8 @@ def test_tempme_loss_matches_published_code(case: Case) -> None:
 @cases("promptswitch")
 def test_prompt_switch_loss_matches_published_code(case: Case) -> None:
     out = case.outputs
-    found = pair_loss(out["text_features_l2"], out["video_features_pooled"], torch.tensor(4.0))
-    check_close(found[None], out["clip_loss"])
+    loss = pair_loss(out["text_features_l2"], out["video_features_pooled"], torch.tensor(4.0))
+    check_close(loss[None], out["clip_loss"])
 
 
 @cases("ucofia")
@@ -133,17 +133,17 @@ def test_ucofia_loss_matches_published_code(case: Case) -> None:
 @cases("glscl")
 def test_glscl_loss_matches_published_code(case: Case) -> None:
     out, config = case.outputs, case.config["config"]
-    found = concept_losses(
+    losses = concept_losses(
         config["scale"] * out["sim_train"],
         out["concepts_text"],
         out["concepts_video"],
         diversity_weight=config["alpha"],
         beta=config["beta"],
     )
-    check_close(found["contrast"][None], out["loss_nce"], 1e-4)
-    check_close(found["diversity"][None], out["loss_diversity"], 1e-7)
-    check_close(found["consistency"][None], out["loss_consistency"], 1e-6)
-    check_close(add_terms(found)[None], out["loss_total"], 1e-4)
+    check_close(losses["contrast"][None], out["loss_nce"], 1e-4)
+    check_close(losses["diversity"][None], out["loss_diversity"], 1e-7)
+    check_close(losses["consistency"][None], out["loss_consistency"], 1e-6)
+    check_close(add_terms(losses)[None], out["loss_total"], 1e-4)
 
 
 @pytest.mark.parametrize(("name", "size"), [*zip(METHODS, cycle((1, 3)), strict=False)])

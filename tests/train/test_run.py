@@ -63,9 +63,9 @@ def test_run_that_is_interrupted_leaves_a_model_and_a_checkpoint(
     if by == "error":
         assert not out.exists(), "weights of a broken run are not exported unasked"
         return
-    found = load_file(out)
+    weights = load_file(out)
     for name, weight in module.model.encoder.state_dict().items():
-        assert torch.equal(found[name], weight), name
+        assert torch.equal(weights[name], weight), name
     assert f"written: {out} (from " in capsys.readouterr().err
 
 

@@ -61,15 +61,15 @@ def test_targets_match_naive_version(fps: float) -> None:
     num_frames = torch.tensor([40, 33, 17, 8, 1])
     spans, span_mask = draw_spans(5, 4, 40 / fps)
     points = make_points(40)
-    found = find_targets(points, spans, span_mask, num_frames, fps=fps)
-    assert found.positive.any()
+    targets = find_targets(points, spans, span_mask, num_frames, fps=fps)
+    assert targets.positive.any()
     for sample, count in enumerate(num_frames.tolist()):
         real = spans[sample][span_mask[sample]].tolist()
         true_spans = [naive_span(start, end, count, fps) for start, end in real]
         for place, point in enumerate(points.tolist()):
             positive, distances = naive_target(point, true_spans)
-            assert found.positive[sample, place].item() == positive
-            assert found.distances[sample, place].tolist() == pytest.approx(distances, abs=1e-4)
+            assert targets.positive[sample, place].item() == positive
+            assert targets.distances[sample, place].tolist() == pytest.approx(distances, abs=1e-4)
 
 
 def test_short_spans_are_widened_within_the_video() -> None:
@@ -107,9 +107,9 @@ def test_padding_has_no_effect(garbage: float) -> None:
     padded[:, [1, 4]] = spans
     mask = torch.zeros(3, 5, dtype=torch.bool)
     mask[:, [1, 4]] = True
-    found = find_targets(make_points(30), padded, mask, num_frames, fps=0.5)
-    assert torch.equal(found.positive, expected.positive)
-    assert torch.equal(found.distances, expected.distances)
+    targets = find_targets(make_points(30), padded, mask, num_frames, fps=0.5)
+    assert torch.equal(targets.positive, expected.positive)
+    assert torch.equal(targets.distances, expected.distances)
     alone = find_targets(make_points(30), spans[1:2], everything[1:2], num_frames[1:2], fps=0.5)
     assert torch.equal(alone.distances[0], expected.distances[1])
 
@@ -117,10 +117,10 @@ def test_padding_has_no_effect(garbage: float) -> None:
 @pytest.mark.parametrize("num_spans", [0, 2])
 def test_without_spans_all_points_are_negative(num_spans: int) -> None:
     mask = torch.zeros(2, num_spans, dtype=torch.bool)
-    found = find_targets(make_points(9), torch.zeros(2, num_spans, 2), mask, torch.tensor([9, 4]), fps=1)
-    assert not found.positive.any()
-    assert found.distances.shape == (2, len(make_points(9)), 2)
-    assert not found.distances.any()
+    targets = find_targets(make_points(9), torch.zeros(2, num_spans, 2), mask, torch.tensor([9, 4]), fps=1)
+    assert not targets.positive.any()
+    assert targets.distances.shape == (2, len(make_points(9)), 2)
+    assert not targets.distances.any()
 
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, math.nan, math.inf])
@@ -154,7 +154,7 @@ def test_targets_match_published_code(case: Case) -> None:
     spans, outputs = case.inputs["boundary"], case.outputs
     span_mask = spans.isfinite().all(dim=-1)
     num_frames = outputs["batch.video_msk"].sum(dim=1)
-    found = find_targets(outputs["batch.point"], spans, span_mask, num_frames, fps=case.config["case"]["fps"])
-    assert torch.equal(found.positive, outputs["target.cls"] > 0)
-    assert found.positive.any()
-    check_close(found.distances[found.positive], outputs["target.reg"][found.positive], atol=1e-6)
+    targets = find_targets(outputs["batch.point"], spans, span_mask, num_frames, fps=case.config["case"]["fps"])
+    assert torch.equal(targets.positive, outputs["target.cls"] > 0)
+    assert targets.positive.any()
+    check_close(targets.distances[targets.positive], outputs["target.reg"][targets.positive], atol=1e-6)

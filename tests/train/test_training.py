@@ -129,8 +129,8 @@ def test_resumed_run_equals_uninterrupted_run(settings: dict[str, Any], world: P
         else:
             module, data = make_module(**settings), {"datamodule": open_data(world)}
         trainer.fit(module, **data, ckpt_path=str(tmp_path / "mid.ckpt") if resumed else None, weights_only=False)
-        found: dict[str, Any] = module.state_dict()
-        return found
+        state: dict[str, Any] = module.state_dict()
+        return state
 
     whole = fit()
     torch.manual_seed(1)

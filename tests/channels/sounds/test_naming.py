@@ -152,9 +152,9 @@ def test_another_model_replaces_what_the_last_one_heard(
             words = run.begin("a", [], 23.0)
             request: Any = words.request()
             VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
-            for found in map(read_found, sent):
-                if isinstance(found, ReadTexts):
-                    words.add(found, np.zeros((len(found.texts), DIM), np.float32))
+            for message in map(read_found, sent):
+                if isinstance(message, ReadTexts):
+                    words.add(message, np.zeros((len(message.texts), DIM), np.float32))
             words.finish("sound", "")
         with Store.open(index) as store, SoundStore.open(index) as sounds:
             note_heard(store)

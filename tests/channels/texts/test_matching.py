@@ -68,7 +68,7 @@ class OneMatch:
 
 def split(matches: TextMatches) -> list[OneMatch]:
     """Return matches one by one."""
-    texts, num_words = [found.text for found in matches.texts], [matches.num_words] * len(matches.texts)
+    texts, num_words = [text.text for text in matches.texts], [matches.num_words] * len(matches.texts)
     columns = matches.cosines, matches.hubness, matches.cover, matches.stems, matches.information, matches.num_adjacent
     return list(map(OneMatch, texts, *columns, num_words))
 

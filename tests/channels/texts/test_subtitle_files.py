@@ -72,9 +72,9 @@ def words(data: bytes, suffix: str = ".srt") -> list[str]:
 
 @pytest.mark.parametrize(("content", "suffix"), [(SRT, ".srt"), (VTT, ".vtt"), (ASS, ".ass")])
 def test_formats(content: str, suffix: str) -> None:
-    found = parse_subtitles(content.encode(), suffix)
-    assert found.texts == HELLO
-    assert found.problems == []
+    subtitles = parse_subtitles(content.encode(), suffix)
+    assert subtitles.texts == HELLO
+    assert subtitles.problems == []
     assert parse_subtitles(content.replace("\n", "\r\n").encode(), suffix).texts == HELLO
     assert parse_subtitles(content.replace("\n", "\r").encode(), suffix).texts == HELLO
 
@@ -98,17 +98,17 @@ def test_language_and_encoding() -> None:
     ],
 )
 def test_malformed_entries_are_named(entry: str, named: str, kept: list[tuple[float, float, str]]) -> None:
-    found = parse_subtitles(f"{SRT}\n3\n{entry}\n".encode(), ".srt")
-    assert found.texts == [*HELLO, *(TimedText(*row, "subtitles") for row in kept)]
-    assert len(found.problems) == 1
-    assert named in found.problems[0]
+    subtitles = parse_subtitles(f"{SRT}\n3\n{entry}\n".encode(), ".srt")
+    assert subtitles.texts == [*HELLO, *(TimedText(*row, "subtitles") for row in kept)]
+    assert len(subtitles.problems) == 1
+    assert named in subtitles.problems[0]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_files_without_entries(suffix: str) -> None:
     for content in (b"", b"\n \r\n", b"\xef\xbb\xbf", b"\xff\xfe"):
-        found = parse_subtitles(content, suffix)
-        assert (found.texts, found.problems) == ([], [])
+        subtitles = parse_subtitles(content, suffix)
+        assert (subtitles.texts, subtitles.problems) == ([], [])
     other = parse_subtitles(b"Dear diary,\nnothing happened today.\n", suffix)
     assert (other.texts, other.problems) == ([], ["no entry could be read"])
 
@@ -137,11 +137,11 @@ def test_repeats_are_joined() -> None:
 
 
 def test_times_of_a_few_digits() -> None:
-    found = parse_subtitles(b"1\n02:01,5 --> 1:03:02.25\nshort\n", ".srt")
-    assert [(text.start, text.end) for text in found.texts] == [(121.5, 3782.25)]
-    found = parse_subtitles(b"1\n99999:00:00,000 --> 99999:00:01,000\nfar\n", ".srt")
-    assert found.texts == []
-    assert "line 2 has no valid times" in found.problems[0]
+    subtitles = parse_subtitles(b"1\n02:01,5 --> 1:03:02.25\nshort\n", ".srt")
+    assert [(text.start, text.end) for text in subtitles.texts] == [(121.5, 3782.25)]
+    subtitles = parse_subtitles(b"1\n99999:00:00,000 --> 99999:00:01,000\nfar\n", ".srt")
+    assert subtitles.texts == []
+    assert "line 2 has no valid times" in subtitles.problems[0]
 
 
 def test_the_order_of_fields_is_that_of_the_file() -> None:
@@ -150,15 +150,15 @@ def test_the_order_of_fields_is_that_of_the_file() -> None:
 
 
 def test_entries_after_the_end_of_the_video_are_left_out() -> None:
-    found = parse_subtitles(SRT.encode(), ".srt", video_end_s=2.0)
-    assert found.texts == [TimedText(1.0, 2.0, "Hello there", "subtitles")]
-    assert found.problems == ["entries that begin after the end of the video are left out: 1"]
+    subtitles = parse_subtitles(SRT.encode(), ".srt", video_end_s=2.0)
+    assert subtitles.texts == [TimedText(1.0, 2.0, "Hello there", "subtitles")]
+    assert subtitles.problems == ["entries that begin after the end of the video are left out: 1"]
 
 
 def test_an_entry_is_cut_to_what_people_read() -> None:
-    found = parse_subtitles(srt("gold " * MAX_CHARACTERS, "short"), ".srt")
-    assert [len(text.text) for text in found.texts] == [MAX_CHARACTERS, len("short")]
-    assert found.problems == [f"entries are cut after {MAX_CHARACTERS} characters: 1"]
+    subtitles = parse_subtitles(srt("gold " * MAX_CHARACTERS, "short"), ".srt")
+    assert [len(text.text) for text in subtitles.texts] == [MAX_CHARACTERS, len("short")]
+    assert subtitles.problems == [f"entries are cut after {MAX_CHARACTERS} characters: 1"]
 
 
 @pytest.mark.parametrize("suffix", [".srt", ".ass"])
@@ -166,23 +166,23 @@ def test_entries_of_one_second_are_limited(suffix: str) -> None:
     times = "00:00:01,000 --> 00:00:01,900\nword {k}\n\n" if suffix == ".srt" else ""
     line = times or "Dialogue: 0,0:00:01.00,0:00:01.90,Default,,0,0,0,,word {k}\n"
     later = "00:00:02,000 --> 00:00:03,000\nlater\n" if suffix == ".srt" else line.replace(":01", ":02")
-    found = parse_subtitles("".join([*(line.format(k=k) for k in range(1000)), later]).encode(), suffix)
-    assert len(found.texts) == MAX_PER_SECOND + 1
-    assert found.problems[0].endswith(f": {1000 - MAX_PER_SECOND}")
+    subtitles = parse_subtitles("".join([*(line.format(k=k) for k in range(1000)), later]).encode(), suffix)
+    assert len(subtitles.texts) == MAX_PER_SECOND + 1
+    assert subtitles.problems[0].endswith(f": {1000 - MAX_PER_SECOND}")
 
 
 def test_faults_are_named_a_few_times_and_counted() -> None:
-    found = parse_subtitles(SRT.encode() + b"\n" + b"-->\n" * 1000, ".srt")
-    assert found.texts == HELLO
-    assert len(found.problems) == MAX_NAMED + 1
-    assert found.problems[-1] == f"each of {1000 - MAX_NAMED} more has no valid times"
+    subtitles = parse_subtitles(SRT.encode() + b"\n" + b"-->\n" * 1000, ".srt")
+    assert subtitles.texts == HELLO
+    assert len(subtitles.problems) == MAX_NAMED + 1
+    assert subtitles.problems[-1] == f"each of {1000 - MAX_NAMED} more has no valid times"
 
 
 def test_large_files_are_refused_or_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subtitle_files, "MAX_ENTRIES", 2)
-    found = parse_subtitles(srt("one", "two", "three"), ".srt")
-    assert [text.text for text in found.texts] == ["one", "two"]
-    assert len(found.problems) == 1
+    subtitles = parse_subtitles(srt("one", "two", "three"), ".srt")
+    assert [text.text for text in subtitles.texts] == ["one", "two"]
+    assert len(subtitles.problems) == 1
     monkeypatch.setattr(subtitle_files, "MAX_BYTES", 1 << 20)
     with pytest.raises(VidretError, match="1 MiB"):
         parse_subtitles(bytes((1 << 20) + 1), ".srt")
@@ -202,9 +202,9 @@ PIECES = st.sampled_from(TOKENS).map(lambda piece: piece.encode("latin-1"))
 @example(b"1\n99999999999999:00:00,000 --> 99999999999999:00:01,000\nfar\n", ".srt")
 def test_arbitrary_bytes(data: bytes, suffix: str) -> None:
     with contextlib.suppress(VidretError):
-        found = parse_subtitles(data, suffix)
-        assert all(0 <= text.start <= text.end and text.text for text in found.texts)
-        assert [text.start for text in found.texts] == sorted(text.start for text in found.texts)
+        subtitles = parse_subtitles(data, suffix)
+        assert all(0 <= text.start <= text.end and text.text for text in subtitles.texts)
+        assert [text.start for text in subtitles.texts] == sorted(text.start for text in subtitles.texts)
 
 
 # What makes an expression try every end for every beginning, or a number of thousands of digits.

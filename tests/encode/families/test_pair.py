@@ -46,10 +46,10 @@ class OneColour(ColourEncoder):
         return embeddings
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        found = [next((value for colour, value in self.known.items() if colour in text), 0.0) for text in texts]
+        values = [next((value for colour, value in self.known.items() if colour in text), 0.0) for text in texts]
         return [
             TextEmbedding(text, row, row[None])
-            for text, row in zip(texts, unit(np.array([[value, 0.5] for value in found])), strict=True)
+            for text, row in zip(texts, unit(np.array([[value, 0.5] for value in values])), strict=True)
         ]
 
 

@@ -22,10 +22,10 @@ def read(timeline: Timeline) -> Any:
 def test_rates_and_timecodes_are_those_of_the_videos(numbered: dict[str, Path]) -> None:
     timeline = read(plan([make_moment(str(path)) for path in numbered.values()]))
     clips = list(timeline.video_tracks()[0].find_clips())
-    for found, (name, rate, timecode, _) in zip(clips, FILMS, strict=True):
-        start = found.available_range().start_time
+    for clip, (name, rate, timecode, _) in zip(clips, FILMS, strict=True):
+        start = clip.available_range().start_time
         assert start.rate == float(rate)
-        assert found.name == name
+        assert clip.name == name
         if timecode:
             assert otio.opentime.to_timecode(start) == timecode
         else:
@@ -66,7 +66,7 @@ def test_odd_names_survive_without_signatures_and_unknown_lengths_are_left_open(
     timeline = read(plan_unread(moments, query='a "b"\x00\n<c> & d'))
     assert timeline.name == 'a "b"\ufffd\ufffd<c> & d'
     assert timeline.metadata["vidret"]["query"] == 'a "b"\ufffd\n<c> & d'
-    for found, moment in zip(timeline.find_clips(), moments, strict=True):
-        url = found.media_reference.target_url
+    for clip, moment in zip(timeline.find_clips(), moments, strict=True):
+        url = clip.media_reference.target_url
         assert unquote_to_bytes(url.removeprefix("file://")).decode("utf-8", "surrogateescape") == moment.path
-        assert found.media_reference.available_range is None
+        assert clip.media_reference.available_range is None

@@ -64,12 +64,12 @@ def read(*texts: str) -> list[Mapping[Source, float]]:
 def test_probabilities_agree_with_a_naive_twin(seed: int, num_texts: int) -> None:
     vectors = np.random.default_rng(seed).standard_normal((num_texts, DIM)).astype(np.float32)
     tensors = load_file(WEIGHTS)
-    for found, vector in zip(estimate_intents(vectors), vectors, strict=True):
+    for probabilities, vector in zip(estimate_intents(vectors), vectors, strict=True):
         odds = [
             np.exp(sum(float(w) * float(x) for w, x in zip(row, vector, strict=True)) + float(offset))
             for row, offset in zip(tensors["weights"], tensors["offsets"], strict=True)
         ]
-        assert found == pytest.approx([source_odds / sum(odds) for source_odds in odds], rel=1e-4)
+        assert probabilities == pytest.approx([source_odds / sum(odds) for source_odds in odds], rel=1e-4)
 
 
 @pytest.mark.parametrize(

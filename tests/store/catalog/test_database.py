@@ -186,8 +186,8 @@ def test_threads_of_a_reader_read_side_by_side(path: Path, monkeypatch: pytest.M
         return rows.fetchall()
 
     with ThreadPoolExecutor(3) as pool:
-        found = [pool.submit(database.read, meet_while_reading, "SELECT count(*) FROM t") for _ in range(3)]
-        assert [job.result() for job in found] == [[(NUM_ROWS,)]] * 3
+        futures = [pool.submit(database.read, meet_while_reading, "SELECT count(*) FROM t") for _ in range(3)]
+        assert [job.result() for job in futures] == [[(NUM_ROWS,)]] * 3
         assert len(database._opened) == 4
         database.close()
         with pytest.raises(StoreError, match="closed database"):
@@ -223,12 +223,12 @@ def test_closing_waits_for_the_threads_that_read(path: Path) -> None:
         return rows.fetchall()
 
     with ThreadPoolExecutor(2) as pool:
-        found = pool.submit(database.read, wait, "SELECT id FROM t")
+        future = pool.submit(database.read, wait, "SELECT id FROM t")
         reading.wait(20)
         closed = pool.submit(database.close)
         assert not closed.done()
         go_on.set()
-        assert len(found.result()) == NUM_ROWS
+        assert len(future.result()) == NUM_ROWS
         closed.result()
 
 

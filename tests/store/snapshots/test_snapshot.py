@@ -404,8 +404,8 @@ def test_two_threads_search_at_the_same_time(stores: tuple[Store, Store], monkey
     reader.search(np.ones((1, DIM), np.float32), 1)
     monkeypatch.setattr(Flat, "search", meet_and_search)
     with ThreadPoolExecutor(2) as pool:
-        found = [pool.submit(reader.search, embedding(seed).video[None], 1) for seed in (100, 200)]
-        assert len({int(job.result()[1][0, 0]) for job in found}) == 2
+        futures = [pool.submit(reader.search, embedding(seed).video[None], 1) for seed in (100, 200)]
+        assert len({int(job.result()[1][0, 0]) for job in futures}) == 2
 
 
 def test_threads_share_what_is_remembered() -> None:
