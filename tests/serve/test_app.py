@@ -103,6 +103,17 @@ def test_an_index_that_is_gone_has_no_answers_and_one_in_its_place_has_its_own(
     assert client.get("/api/index").json()["words"] == []
 
 
+def test_a_server_whose_disk_fails_says_so_and_is_alive(client: TestClient, engine: Engine) -> None:
+    engine.path.rename(engine.path.with_name("away"))
+    engine.path.symlink_to(engine.path)  # which no program can read
+    assert client.get("/healthz").status_code == 200
+    for path in ("/readyz", "/api/videos"):
+        check_refusal(client.get(path), 503, "cannot be read")
+    engine.path.unlink()
+    engine.path.touch()
+    check_refusal(client.get("/api/videos"), 503, "there is no index here")
+
+
 def test_full_queue_is_reported_over_http(serve: Serve, engine: Engine) -> None:
     answer = serve(engine, queue=0).post("/api/search", json={"query": "red"})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

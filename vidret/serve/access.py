@@ -189,7 +189,7 @@ class AccessMiddleware:
     def _authenticate(self, request: Request) -> Response | None:
         """Return None and set the grant if the request may pass, else a response. The page's token becomes a cookie."""
         request.scope[GRANT] = ANYONE
-        if not self._keyring.is_needed or request.url.path in OPEN_PATHS:
+        if request.url.path in OPEN_PATHS or not self._keyring.is_needed:
             return None
         given = request.query_params.get("token")
         if request.method == "GET" and request.url.path == "/" and given and self._keyring.find(given) is not None:

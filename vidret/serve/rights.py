@@ -16,6 +16,7 @@ from starlette.types import Message, Scope, Send
 from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.serve.problems import RefusedError, list_routes
+from vidret.store.folder import explain_refusal
 from vidret.store.tokens import TOKENS, StoredToken, TokenRight, find_token, record_change
 from vidret.text import parse_json
 
@@ -82,9 +83,11 @@ class Keyring:
         """Read the tokens again if their file has changed."""
         if self._index is None:
             return
+        path = TOKENS.path(self._index)
         try:
-            status = TOKENS.path(self._index).stat()
-        except FileNotFoundError:
+            with explain_refusal(path):
+                status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
             self._kept, self._version = [], None
             return
         version = status.st_mtime_ns, status.st_ino
