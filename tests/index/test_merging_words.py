@@ -100,9 +100,9 @@ def test_what_is_complete_nowhere_comes_as_far_as_it_is(tmp_path: Path) -> None:
     merge_indexes([one, two], tmp_path / "out")
     assert read_words(tmp_path / "out") == read_words(two)
     assert merge_indexes([one, two], tmp_path / "out").texts == 0
-    add_words(two, "a", ["red", "apple", "green", "pear"])
-    merge_indexes([two], one)
-    assert read_words(one) == read_words(two), "another reading replaces an incomplete one"
+    add_words(make_index(tmp_path / "3", ["a"]), "a", ["red", "apple", "green", "pear"])
+    merge_indexes([tmp_path / "3"], one)
+    assert read_words(one) == read_words(tmp_path / "3"), "another reading replaces an incomplete one"
 
 
 def test_damaged_words_are_reported_and_read_again(one: Path, two: Path, tmp_path: Path) -> None:
