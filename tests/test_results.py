@@ -20,7 +20,7 @@ from vidret.language.retrieval import ContextMoment
 from vidret.present.export import to_csv
 from vidret.present.show import result_to_dict, show_grouped_moments, show_hits, show_moments
 from vidret.serve.fields import ROW_MODELS, with_rows_of
-from vidret.serve.mcp.tools import tell_result
+from vidret.serve.mcp.tools import result_to_tool
 from vidret.serve.rows import LinkedRow, write_row
 from vidret.text import show_path
 from vidret.types import (
@@ -117,7 +117,7 @@ def test_every_field_is_shown_everywhere_unless_it_says_otherwise(result_type: A
 
 @pytest.mark.parametrize("result_type", TOLD)
 def test_language_models_are_told_of_the_fields_that_say_so(result_type: Any) -> None:
-    told = tell_result(make_result(result_type))
+    told = result_to_tool(make_result(result_type))
     assert told.keys() - {"title"} == {row_field.name for row_field in list_row_fields(result_type, "mcp")}
     assert len(told) > 1
 
@@ -137,13 +137,13 @@ class Rated(Hit):
         stars: How people rate it.
     """
 
-    stars: Annotated[int, Shown(told=True, column=9)] = 0
+    stars: Annotated[int, Shown(mcp=True, column=9)] = 0
 
 
 def test_a_field_that_is_added_to_a_result_is_followed_everywhere() -> None:
     rated = Rated(**{field.name: getattr(make_result(Hit), field.name) for field in dataclasses.fields(Hit)}, stars=4)
     assert result_to_dict(rated)["stars"] == 4
-    assert tell_result(rated)["stars"] == 4
+    assert result_to_tool(rated)["stars"] == 4
     assert list_row_fields(Rated, "csv")[-1].name == "stars"
 
     @with_rows_of(Rated)

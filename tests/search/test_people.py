@@ -17,7 +17,7 @@ from vidret.errors import StoreError, VidretError
 from vidret.search.collections import add_watch
 from vidret.search.people import KnownPersons, PersonSpans, Presence
 from vidret.search.query.grammar import interpret
-from vidret.serve.mcp.tools import tell_result
+from vidret.serve.mcp.tools import result_to_tool
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import FILE
 from vidret.store.identities.tracks import Track
@@ -311,4 +311,4 @@ def test_damaged_identities_hinder_only_queries_for_people(folder: Path, tmp_pat
 def test_language_models_are_not_told_who_is_seen(engine: Engine) -> None:
     moment = engine.locate("@mum in red")[0]
     assert moment.evidence[0].person == "mum"
-    assert "mum" not in str(tell_result(moment)).casefold()
+    assert "mum" not in str(result_to_tool(moment)).casefold()

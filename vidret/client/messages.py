@@ -191,15 +191,15 @@ VIDEO_KINDS: dict[str, Any] = {
 
 def parse_video(row: dict[str, Any]) -> "StoredVideo":
     """Return the video that a row describes."""
-    from vidret.store.records import TOLD_FACTS, StoredVideo
+    from vidret.store.records import SHOWN_FACTS, StoredVideo
 
     video_id, path, copies, duration, complete, salvaged, num_segments, changed = read_values(VIDEO_KINDS, row)
-    facts = dict(zip(TOLD_FACTS, read_values(dict.fromkeys(TOLD_FACTS.values(), float | None), row), strict=True))
+    facts = dict(zip(SHOWN_FACTS, read_values(dict.fromkeys(SHOWN_FACTS.values(), float | None), row), strict=True))
     return StoredVideo(
         id=video_id,
         paths=(path, *copies),
         duration=duration,
-        facts={name: row[TOLD_FACTS[name]] for name, value in facts.items() if value is not None},
+        facts={name: row[SHOWN_FACTS[name]] for name, value in facts.items() if value is not None},
         complete=complete,
         salvaged=salvaged,
         num_segments=num_segments,

@@ -396,7 +396,7 @@ def _is_better(new: TextTrack, old: TextTrack) -> bool:
 
 
 MOVED = "sentences"  # folder in an index for its texts with new vectors
-TOLD_EVERY_S = 60.0
+REPORT_EVERY_S = 60.0
 
 
 def change_sentence_model(index: Path, name: str) -> None:
@@ -422,15 +422,15 @@ def change_sentence_model(index: Path, name: str) -> None:
         logger.warning("%s: the vectors of %d texts are computed again, by %s", index, len(texts), space.name)
         with TextStore.create(folder, encoder=space.name, fingerprint=space.fingerprint, dim=space.dim) as begun:
             begun.store.upkeep.continue_ids(texts.store.path)
-        told_s = time.monotonic()
+        reported_s = time.monotonic()
 
-        def tell(_num_tracks: int) -> None:
-            nonlocal told_s
-            if time.monotonic() - told_s > TOLD_EVERY_S:
-                told_s = time.monotonic()
+        def report(_num_tracks: int) -> None:
+            nonlocal reported_s
+            if time.monotonic() - reported_s > REPORT_EVERY_S:
+                reported_s = time.monotonic()
                 logger.warning("%s: %d of %d texts are done", index, merge.num_texts, len(texts))
 
-        merge = TextMerge(folder, [texts], tell, space)
+        merge = TextMerge(folder, [texts], report, space)
         merge.plan({track.fingerprint for track in texts.tracks()})
         merge.run()
         texts.store.upkeep.take_over(folder / FOLDER)

@@ -67,7 +67,7 @@ class Question:
         """
         if self.presence is None:
             return evidence
-        found = tuple(dict.fromkeys(piece for span in spans for piece in self.presence.tell(video_id, *span)))
+        found = tuple(dict.fromkeys(piece for span in spans for piece in self.presence.find_evidence(video_id, *span)))
         return found if found and all(self.presence.bare) else evidence + found
 
 

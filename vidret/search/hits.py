@@ -160,9 +160,9 @@ def find_best_videos(
         )
         asked = replace(question.asked, depth=depth)
         depth = index.pictures.deepen(asked, len(ranked)) if len(found) < options.k else None
-    warn_missing(index.choose_untold(missing))
+    warn_missing(index.take_new_notes(missing))
     if not found and not is_supposed:  # else it has been logged already
-        for note in index.choose_untold(_describe_missing(index.store, question.asked.options.filters)):
+        for note in index.take_new_notes(_describe_missing(index.store, question.asked.options.filters)):
             logger.warning("%s", note)
     return question, found
 

@@ -38,7 +38,7 @@ class OpenIndex:
         self.store, self.encoder = store, ConceptEncoder(encoder, store)
         self.pictures = PictureChannel(store, self.encoder, models.ranker, tokens=models.tokens)
         self.people, self.segments = KnownPersons(store), SegmentSpace(store)
-        self._told = set[str]()
+        self._logged = set[str]()
         self._texts: TextChannel | None = None
         self._sounds: SoundChannel | None = None
         self._refiner: EdgeRefiner | None = None
@@ -75,10 +75,10 @@ class OpenIndex:
 
         return Explorer(self.store)
 
-    def choose_untold(self, told: Iterable[str]) -> list[str]:
+    def take_new_notes(self, notes: Iterable[str]) -> list[str]:
         """Return the notes not yet logged for this index: paths of missing files, or notes of searches."""
-        new = [text for text in dict.fromkeys(told) if text not in self._told]
-        self._told.update(new)
+        new = [note for note in dict.fromkeys(notes) if note not in self._logged]
+        self._logged.update(new)
         return new
 
     @contextmanager

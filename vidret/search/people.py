@@ -175,7 +175,7 @@ class Presence:
         scores = self.adjust_clause(0, videos, middles, middles, np.zeros(len(middles)))
         return float(middles[scores.argmax()]) if len(middles) else time_s
 
-    def tell(self, video_id: int, start_s: float, end_s: float) -> tuple[Evidence, ...]:
+    def find_evidence(self, video_id: int, start_s: float, end_s: float) -> tuple[Evidence, ...]:
         """Return the tracks of each person in a span of a video as evidence, by time."""
         evidence: list[Evidence] = []
         for person in self.persons:

@@ -84,10 +84,10 @@ def add_fields(model: type[Request], fields: dict[str, Any]) -> type[Request]:
     return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields)
 
 
-def with_options(options_type: type, *, told: bool = False) -> Callable[[type[Request]], type[Request]]:
-    """Return a decorator that adds a field to a request per option of a dataclass, or per option marked ``told``."""
+def with_options(options_type: type, *, mcp_only: bool = False) -> Callable[[type[Request]], type[Request]]:
+    """Return a decorator that adds a field to a request per option of a dataclass, or per option marked ``mcp``."""
     listed = list_options(options_type)
-    fields = {named.name: make_field(named) for named in listed if named.option.told or not told}
+    fields = {named.name: make_field(named) for named in listed if named.option.mcp or not mcp_only}
     return lambda model: add_fields(model, fields)
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.serve.fields import with_rows_of
-from vidret.store.records import LANGUAGES, TOLD_FACTS, StoredVideo
+from vidret.store.records import LANGUAGES, SHOWN_FACTS, StoredVideo
 from vidret.text import file_name, is_url, sanitize, show_path
 from vidret.types import Hit, KindOfVideo, Moment, Query, Source, to_row
 from vidret.types import Sequence as EventSequence
@@ -117,7 +117,7 @@ def video_row(video: StoredVideo) -> VideoRow:
         path=show_path(first),
         copies=[show_path(path) for path in copies],
         duration=video.duration,
-        **{field: cast(Any, video.facts.get(name)) for name, field in TOLD_FACTS.items()},
+        **{field: cast(Any, video.facts.get(name)) for name, field in SHOWN_FACTS.items()},
         complete=video.complete,
         salvaged=video.salvaged,
         segments=video.num_segments,

@@ -25,7 +25,7 @@ IMPORTED = "imported"  # the fact that marks a video whose vectors another progr
 LANGUAGES, HEARD = "languages", "heard"  # the facts of a video that list its languages and sounds, longest first
 SEPARATORS = {LANGUAGES: " ", HEARD: "\n"}  # between listed items
 # The properties of a video in the HTTP API, its client and MCP, by the names of the facts.
-TOLD_FACTS = {"width": "width", "height": "height", "average_rate": "fps"}
+SHOWN_FACTS = {"width": "width", "height": "height", "average_rate": "fps"}
 HAS_TEXTS = "has texts"  # the metadata key that is set if the index has a folder of texts
 SAMPLING = "sampling"  # the metadata key of the frames that are decoded to follow shots; all frames if it was never set
 

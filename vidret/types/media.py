@@ -109,8 +109,8 @@ class Segment:
 
     video: int
     number: Annotated[int, Shown(example=2)]
-    start: Annotated[float, Shown(told=True, digits=2, example=24.0)]
-    end: Annotated[float, Shown(told=True, digits=2, example=36.0)]
+    start: Annotated[float, Shown(mcp=True, digits=2, example=24.0)]
+    end: Annotated[float, Shown(mcp=True, digits=2, example=36.0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +138,8 @@ class Shot:
         begins_with: The change that it begins with; None for a shot that begins with the video.
     """
 
-    start: Annotated[float, Shown(told=True, column=1, digits=2, example=12.48)]
-    end: Annotated[float, Shown(told=True, column=2, digits=2, example=15.0)]
+    start: Annotated[float, Shown(mcp=True, column=1, digits=2, example=12.48)]
+    end: Annotated[float, Shown(mcp=True, column=2, digits=2, example=15.0)]
     begins_with: Annotated[ShotKind | None, Shown(column=4, example="cut")]
 
     @property
@@ -163,10 +163,10 @@ class TimedText:
         speaker: Name of the person who says it, empty if unknown.
     """
 
-    start: Annotated[float, Shown(told=True, digits=2, example=12.5)]
-    end: Annotated[float, Shown(told=True, digits=2, example=15.0)]
-    text: Annotated[str, Shown(told=True, limit=600, example="Welcome to the beach.")]
-    source: Annotated[TextSource, Shown(told=True)]
+    start: Annotated[float, Shown(mcp=True, digits=2, example=12.5)]
+    end: Annotated[float, Shown(mcp=True, digits=2, example=15.0)]
+    text: Annotated[str, Shown(mcp=True, limit=600, example="Welcome to the beach.")]
+    source: Annotated[TextSource, Shown(mcp=True)]
     confidence: Annotated[float, Shown(example=0.9)] = 1.0
     language: Annotated[str, Shown(example="en")] = ""
-    speaker: Annotated[str, Shown(told=True, example="Anna")] = ""
+    speaker: Annotated[str, Shown(mcp=True, example="Anna")] = ""

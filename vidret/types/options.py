@@ -35,7 +35,7 @@ class Option:
         maximum: Maximum of a number over HTTP, which limits what one request costs a server.
         choices: Allowed values over HTTP; any if empty.
         http_help: Description in the HTTP API, if it is not ``help``.
-        told: Whether the MCP server offers it to language models.
+        mcp: Whether the MCP server offers it to language models.
     """
 
     help: str
@@ -47,7 +47,7 @@ class Option:
     maximum: int | None = None
     choices: tuple[str, ...] = ()
     http_help: str | None = None
-    told: bool = False
+    mcp: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

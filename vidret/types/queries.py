@@ -54,7 +54,7 @@ AtLeastField = Annotated[
         metavar="P",
         minimum=0,
         maximum=1,
-        told=True,
+        mcp=True,
     ),
 ]
 
@@ -66,7 +66,7 @@ SourcesField = Annotated[
         panel="What to search",
         flag="--in",
         metavar="LIST",
-        told=True,
+        mcp=True,
     ),
 ]
 
@@ -97,7 +97,7 @@ OffsetField = Annotated[
         metavar="N",
         minimum=0,
         maximum=10_000,
-        told=True,
+        mcp=True,
     ),
 ]
 
@@ -201,7 +201,7 @@ class SearchOptions:
     k: Annotated[
         int,
         Option(
-            help="Maximum number of videos.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200, told=True
+            help="Maximum number of videos.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200, mcp=True
         ),
     ] = 10
     offset: OffsetField = 0
@@ -237,7 +237,7 @@ class SearchOptions:
             metavar="FILE@TIME",
             holds="times",
             http_help="Times of videos that resemble what is looked for, as [id, seconds].",
-            told=True,
+            mcp=True,
         ),
     ] = ()
     unlike: Annotated[
@@ -248,7 +248,7 @@ class SearchOptions:
             metavar="FILE@TIME",
             holds="times",
             http_help="Times of videos that differ from what is looked for, as [id, seconds].",
-            told=True,
+            mcp=True,
         ),
     ] = ()
     seen: Annotated[
@@ -276,7 +276,7 @@ class SearchOptions:
             "snowy/green, or a taught concept such as @festive.",
             panel="Output",
             metavar="WORD|A/B|@NAME",
-            told=True,
+            mcp=True,
         ),
     ] = None
     copies: CopiesField = "fold"
@@ -303,7 +303,7 @@ class LocateOptions:
     k: Annotated[
         int,
         Option(
-            help="Maximum number of moments.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200, told=True
+            help="Maximum number of moments.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200, mcp=True
         ),
     ] = 5
     offset: OffsetField = 0
@@ -314,7 +314,7 @@ class LocateOptions:
         Option(
             help="Include moments that stand out less than half as much as the best one of their video.",
             panel="Output",
-            told=True,
+            mcp=True,
         ),
     ] = False
     snap: Annotated[

@@ -10,8 +10,8 @@ from vidret.types.rows import Shown, show_property
 Likelihood = Literal["likely", "possible", "unlikely"]
 LIKELY, UNLIKELY = 0.7, 0.28  # probabilities from which on a result is likely, and below which it is unlikely
 
-VideoId = Annotated[int, Shown(told=True, example=7)]
-VideoPath = Annotated[str, Shown(told=True, column=1, holds="path", limit=300, example="/videos/beach.mp4")]
+VideoId = Annotated[int, Shown(mcp=True, example=7)]
+VideoPath = Annotated[str, Shown(mcp=True, column=1, holds="path", limit=300, example="/videos/beach.mp4")]
 Copies = Annotated[tuple[str, ...], Shown(holds="path")]
 
 
@@ -40,11 +40,11 @@ class Evidence:
         person: The person of the query who is seen or heard then; empty for other evidence.
     """
 
-    source: Annotated[Source, Shown(told=True)]
-    start: Annotated[float, Shown(told=True, digits=2, example=28.0)]
-    end: Annotated[float, Shown(told=True, digits=2, example=31.5)]
+    source: Annotated[Source, Shown(mcp=True)]
+    start: Annotated[float, Shown(mcp=True, digits=2, example=28.0)]
+    end: Annotated[float, Shown(mcp=True, digits=2, example=31.5)]
     share: Annotated[float, Shown(example=0.9)]
-    text: Annotated[str, Shown(told=True, limit=160, example="press one to record")] = ""
+    text: Annotated[str, Shown(mcp=True, limit=160, example="press one to record")] = ""
     matches: tuple[tuple[int, int], ...] = ()
     person: Annotated[str, Shown(example="mum", is_sparse=True)] = ""
 
@@ -78,14 +78,14 @@ class NearCopy:
 
     video: VideoId
     path: VideoPath
-    time: Annotated[float, Shown(told=True, digits=2, example=30.5)]
+    time: Annotated[float, Shown(mcp=True, digits=2, example=30.5)]
 
 
 FoundCopies = Annotated[tuple[NearCopy, ...], Shown(is_sparse=True)]
-FoundEvidence = Annotated[tuple[Evidence, ...], Shown(told=True, limit=3, is_sparse=True)]
+FoundEvidence = Annotated[tuple[Evidence, ...], Shown(mcp=True, limit=3, is_sparse=True)]
 FoundEvents = Annotated[tuple[EventSpan, ...], Shown(is_sparse=True)]
-Probability = Annotated[float | None, Shown(told=True, column=5, digits=3, example=0.82)]
-LIKELIHOOD = Shown(told=True, column=6, example="likely")
+Probability = Annotated[float | None, Shown(mcp=True, column=5, digits=3, example=0.82)]
+LIKELIHOOD = Shown(mcp=True, column=6, example="likely")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Hit:
     video: VideoId
     path: VideoPath
     segment: Annotated[Segment, Shown(names={"video": "video", "number": "segment", "start": "start", "end": "end"})]
-    time: Annotated[float, Shown(told=True, digits=2, example=30.5)]
+    time: Annotated[float, Shown(mcp=True, digits=2, example=30.5)]
     score: Annotated[float, Shown(example=5.4)]
     weak: bool = False
     copies: Copies = ()
@@ -152,8 +152,8 @@ class Moment:
 
     video: VideoId
     path: VideoPath
-    start: Annotated[float, Shown(told=True, column=2, digits=2, example=25.0)]
-    end: Annotated[float, Shown(told=True, column=3, digits=2, example=31.5)]
+    start: Annotated[float, Shown(mcp=True, column=2, digits=2, example=25.0)]
+    end: Annotated[float, Shown(mcp=True, column=3, digits=2, example=31.5)]
     score: Annotated[float, Shown(column=4, example=5.4)]
     weak: bool = False
     by: Annotated[str, Shown(column=7, example="curve")] = "curve"

@@ -26,18 +26,18 @@ class Shown:
 
     Attributes:
         everywhere: Whether JSON and the HTTP API have it.
-        told: Whether the MCP server tells it to language models.
+        mcp: Whether the MCP server gives it to language models.
         column: Its place among the columns of CSV; None if it is none of them.
         example: In the HTTP API.
         holds: What a text, or each text of a list, means: a ``path`` may be a URL with a signature.
-        digits: Decimals of a number that is told.
-        limit: Characters of a text that is told, or number of items of a list.
+        digits: Decimals of a number over MCP.
+        limit: Characters of a text over MCP, or number of items of a list.
         names: Of a dataclass, the names of its fields in the row that has it; JSON has it as an object of its own.
         is_sparse: Whether JSON leaves it out if it is empty.
     """
 
     everywhere: bool = True
-    told: bool = False
+    mcp: bool = False
     column: int | None = None
     example: Any = None
     holds: Literal["path"] | None = None
@@ -90,7 +90,7 @@ def list_row_fields(result_type: Any, door: Door) -> tuple[RowField, ...]:
     if door == "csv":
         columns = [field for field in listed if field.shown.column is not None]
         return tuple(sorted(columns, key=lambda field: field.shown.column or 0))
-    return tuple(field for field in listed if (field.shown.told if door == "mcp" else field.shown.everywhere))
+    return tuple(field for field in listed if (field.shown.mcp if door == "mcp" else field.shown.everywhere))
 
 
 def to_row(result: Any, door: Door, show_path: Callable[[str], str], *, digits: int | None = None) -> dict[str, Any]:

@@ -99,17 +99,17 @@ class ToolArguments(BaseModel, extra="forbid"):
 
 
 class QueryArguments(ToolArguments):
-    """Arguments of the search tools, besides the options marked ``told``."""
+    """Arguments of the search tools, besides the options marked ``mcp``."""
 
     query: Annotated[QueryText, Field(description="What is seen, said or written; -word excludes.")]
 
 
-@with_options(SearchOptions, told=True)
+@with_options(SearchOptions, mcp_only=True)
 class SearchArguments(QueryArguments):
     """Arguments of ``search``."""
 
 
-@with_options(LocateOptions, told=True)
+@with_options(LocateOptions, mcp_only=True)
 class LocateArguments(QueryArguments):
     """Arguments of ``locate``."""
 

@@ -18,7 +18,7 @@ from vidret.serve.mcp import arguments as given
 from vidret.serve.mcp.arguments import MAX_OFFSET, Budget, compact_json, fit_page, shorten
 from vidret.serve.problems import describe_invalid
 from vidret.serve.rows import title
-from vidret.store.records import TOLD_FACTS, StoredVideo
+from vidret.store.records import SHOWN_FACTS, StoredVideo
 from vidret.text import strip_query
 from vidret.types import LocateOptions, SearchOptions, list_row_fields
 from vidret.video.files import stat_file
@@ -127,7 +127,7 @@ class ToolBox:
             if text.end >= asked.start and text.start <= end
         ]
         texts.sort(key=lambda text: (text.start, text.end))
-        rows = map(tell_result, texts[asked.offset :])
+        rows = map(result_to_tool, texts[asked.offset :])
         head = {**_video_fields(video), "total": len(texts)}
         return ToolReply(fit_page(head, "lines", rows, self.budget.characters, offset=asked.offset, more=False))
 
@@ -162,10 +162,10 @@ class ToolBox:
         counts: dict[str, int] = {}
         for text in self.engine.transcript(video.id):
             counts[text.source] = counts.get(text.source, 0) + 1
-        facts = {field: video.facts.get(name) for name, field in TOLD_FACTS.items()}
+        facts = {field: video.facts.get(name) for name, field in SHOWN_FACTS.items()}
         head = {**_video_fields(video), **facts, "complete": video.complete, "segments": video.num_segments}
         head |= {"lines_of_words": counts, "total_shots": len(shots)}
-        rows = map(tell_result, shots[asked.offset :])
+        rows = map(result_to_tool, shots[asked.offset :])
         return ToolReply(fit_page(head, "shots", rows, self.budget.characters, offset=asked.offset, more=False))
 
     def list_page(self, asked: given.ListArguments) -> ToolReply:
@@ -180,7 +180,7 @@ class ToolBox:
 
     def _page(self, name: str, results: Sequence[Any], query: str, options: SearchOptions | LocateOptions) -> ToolReply:
         """Return a page of results, with the notes of the search; there may be more if it is full."""
-        rows, more = map(tell_result, results), len(results) == options.k
+        rows, more = map(result_to_tool, results), len(results) == options.k
         limit, engine = self.budget.characters, self.engine
         notes = engine.notes if isinstance(engine, RemoteEngine) else engine.list_search_notes(query, options)
         head = {"notes": [shorten(note, PATH_LENGTH) for note in notes]} if notes else {}
@@ -235,20 +235,20 @@ def _video_fields(video: StoredVideo) -> dict[str, Any]:
     return {"video": video.id, **names, "duration": round(video.duration, 2)}
 
 
-def tell_result(result: Any) -> dict[str, Any]:
+def result_to_tool(result: Any) -> dict[str, Any]:
     """Return the fields of a result that language models see."""
-    told: dict[str, Any] = {}
+    row: dict[str, Any] = {}
     result_type: Any = type(result)
     for field in list_row_fields(result_type, "mcp"):
         value, shown = field.get(result), field.shown
         if shown.holds == "path":
-            told["title"] = shorten(title(value), TITLE_LENGTH)
+            row["title"] = shorten(title(value), TITLE_LENGTH)
             value = strip_query(value)
         if isinstance(value, str) and shown.limit is not None:
             value = shorten(value, shown.limit)
         elif isinstance(value, tuple):
-            value = [tell_result(item) for item in value[: shown.limit]]
+            value = [result_to_tool(item) for item in value[: shown.limit]]
         elif isinstance(value, float):
             value = round(value, shown.digits)
-        told[field.name] = value
-    return told
+        row[field.name] = value
+    return row
