@@ -257,8 +257,9 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="layers must be an integer of at least 1, got 0"):
         make_module("clip", vision=replace(VISION, layers=0))
     make_module("tempme").export(tmp_path / "towers.safetensors")
-    with pytest.raises(VidretError, match="weights, or both vision and text, must be given, got both"):
-        make_module("tempme", weights=str(tmp_path / "towers.safetensors"), text=None)
+    make_module("tempme", weights=str(tmp_path / "towers.safetensors"))  # which have the shapes that it is given
+    with pytest.raises(VidretError, match="vision must be the shape of the weights or null, got VisionShape"):
+        make_module("tempme", weights=str(tmp_path / "towers.safetensors"), vision=replace(VISION, layers=9))
     with pytest.raises(VidretError, match=r"weights must fit num_frames, .*, got others: vision\.temporal\.0$"):
         make_module("tempme", weights=str(tmp_path / "towers.safetensors"), vision=None, text=None, num_frames=24)
     head = make_head_module(drop_at=3)

@@ -100,11 +100,11 @@ class RetrievalModule(TrainedModule):
         """Build the model with random or pretrained weights.
 
         Raises:
-            VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, or both,
-                they do not suit the method, ``keep`` is given without ``weights`` or with ``lora_rank``, ``matrix_lr``
+            VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, they differ
+                or do not suit the method, ``keep`` is given without ``weights`` or with ``lora_rank``, ``matrix_lr``
                 without ``train_all``, ``cool_down`` without ``matrix_lr``, a learning rate is not positive, or a
                 fraction of the steps is out of range.
-                ValueError: A count or rate is invalid for any model.
+            ValueError: A count or rate is invalid for any model.
         """
         super().__init__(seed=seed, out=out)
         check_rates(lr=lr, matrix_lr=matrix_lr)
@@ -229,11 +229,13 @@ def _stack(batches: list[Fields]) -> Fields:
 
 def _start_card(plain: ClipModel | None, vision: VisionShape | None, text: TextShape | None) -> Card:
     """Return the card of pretrained towers, or of random towers of the given shapes."""
-    if plain is not None and vision is None and text is None:
+    if plain is not None:
+        for name, shape in (("vision", vision), ("text", text)):
+            if shape not in (None, getattr(plain.card, name)):
+                raise VidretError(f"{name} must be the shape of the weights or null, got {shape}")
         return plain.card
-    if plain is not None or vision is None or text is None:
-        got = "none" if plain is None else "both"
-        raise VidretError(f"weights, or both vision and text, must be given, got {got}")
+    if vision is None or text is None:
+        raise VidretError("weights, or both vision and text, must be given, got none")
     return Card("own", "own", vision, text)
 
 
