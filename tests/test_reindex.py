@@ -187,6 +187,16 @@ def test_an_index_that_must_not_calibrate_by_itself_must_not_after_a_move(index:
         assert store.metadata.get(UNCALIBRATED) == "yes"
 
 
+def test_a_move_that_goes_on_follows_a_calibration_made_meanwhile(index: Path) -> None:
+    (index.parent / "films/red.mp4").unlink()
+    for fact, allow_loss in (("yes", False), ("", True)):
+        with Store.open(index, write=True) as store:
+            store.metadata.set(UNCALIBRATED, fact)
+        assert reindex(index, WideEncoder(), workers=1, allow_loss=allow_loss).switched == allow_loss
+    with Store.open(index) as store:
+        assert not store.metadata.get(UNCALIBRATED)
+
+
 @pytest.mark.parametrize("is_automatic", [True, False])
 def test_only_a_calibration_that_was_asked_for_is_to_be_made_again(index: Path, is_automatic: bool) -> None:
     with Store.open(index, write=True) as store:

@@ -143,8 +143,8 @@ def _prepare_folder(index: Path, folder: Path, encoder: Encoder, store: Store) -
         folder, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
     ) as begun:
         begun.upkeep.continue_ids(index)
-        if fact := store.metadata.get(UNCALIBRATED):  # before its first run, which would calibrate it
-            begun.metadata.set(UNCALIBRATED, fact)
+        # Before its next run, which would calibrate it.
+        begun.metadata.set(UNCALIBRATED, store.metadata.get(UNCALIBRATED) or "")
 
 
 def _read_settings(store: Store, encoder: Encoder) -> dict[str, Any]:
