@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.indexed_texts import add_words, create_words, make_texts, random_vectors, search_words
-from tests.store.samples import add_video, create
+from tests.store.samples import add_video, create, damage
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import OPTIONS, read_options, read_setting
 from vidret.errors import StoreError
@@ -115,6 +115,14 @@ def test_damaged_words_are_reported_and_read_again(one: Path, two: Path, tmp_pat
     assert read_words(tmp_path / "out")["c", "speech", "model"][:2] == (False, 0.0)
     add_words(tmp_path / "out", "c", ["blue plum"])
     assert read_words(tmp_path / "out") == expected
+
+
+def test_words_with_a_damaged_vector_are_read_again(tmp_path: Path) -> None:
+    add_words(make_index(tmp_path / "one", ["a"]), "a", ["red apple", "green pear"])
+    damage(tmp_path / "one" / "words" / "features" / "video.f16", 0)
+    report = merge_indexes([tmp_path / "one"], tmp_path / "out")
+    assert report.damaged == [("/videos/a.mp4", "1 of 2 texts of its speech are damaged")]
+    assert read_words(tmp_path / "out")["a", "speech", "model"] == (False, 0.0, "", ["green pear"])
 
 
 def test_many_words_are_merged_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

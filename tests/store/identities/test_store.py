@@ -104,6 +104,9 @@ def test_tracks_are_matched_by_time_and_place() -> None:
     assert match_tracks(old, new) == {0: 1, 1: 0}
     assert match_tracks([make_voice(0, 0, 4)], [make_voice(1, 0, 4)]) == {0: 0}
     assert match_tracks([], new) == {}
+    long, short = make_voice(0, 0, 10), make_voice(0, 0, 8)
+    assert match_tracks([long], [short, long]) == {0: 1}
+    assert match_tracks([short, long], [long]) == {1: 0}, "each track is one other"
 
 
 def test_pruning_leaves_no_byte_of_a_video(tmp_path: Path) -> None:
