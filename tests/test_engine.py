@@ -212,6 +212,9 @@ def test_filters_select_videos(own: Engine, library: Path) -> None:
     for listed in (own.videos, own.count_videos, own.facets, own.list_page, partial(own.embeddings, "segment")):
         with pytest.raises(OptionError, match="after must be a number, got '2020'"):
             listed(Filters(after="2020"))  # type: ignore[arg-type]
+    for limit in (0, -1):
+        with pytest.raises(OptionError, match=f"limit must be at least 1, got {limit}"):
+            own.list_page(limit=limit)
     with pytest.raises(OptionError, match=r"queries must be a list, got 'red'"):
         own.score_videos("red", [video.id])
     with pytest.raises(OptionError, match="level must be segment or frame, got frames"):

@@ -966,6 +966,8 @@ class Engine(VideoLibrary):
         Also return the value of ``after`` for the next page, None on the last page.
         """
         check_options(filters, OptionError)
+        if limit < 1:
+            raise OptionError(f"limit must be at least 1, got {limit}")
         return self._index.store.list_page(filters, after, limit)
 
     def count_videos(self, filters: Filters = ALL_VIDEOS) -> int:
