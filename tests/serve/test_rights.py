@@ -189,6 +189,17 @@ def test_only_hashes_are_kept(issue: Issue, engine: Engine) -> None:
         make_token(engine.path, "a b", "change")
 
 
+def test_tokens_hold_while_an_index_is_replaced_and_not_for_one_without(issue: Issue, engine: Engine) -> None:
+    ann, away = issue("ann", "read"), engine.path.with_name("away")
+    assert ann("GET", "/api/videos") == 200
+    engine.path.rename(away)
+    assert ann("GET", "/api/videos") == 503
+    away.rename(engine.path)
+    assert ann("GET", "/api/videos") == 200
+    TOKENS.path(engine.path).unlink()
+    assert ann("GET", "/api/videos") == 401
+
+
 def test_damaged_tokens_open_no_door(issue: Issue, client: TestClient, engine: Engine) -> None:
     ann = issue("ann", "read")
     TOKENS.path(engine.path).write_text("{}")

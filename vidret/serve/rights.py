@@ -88,7 +88,8 @@ class Keyring:
             with explain_refusal(path):
                 status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            self._kept, self._version = [], None
+            if self._index.exists():  # else it is being replaced, and requests say that it is gone
+                self._kept, self._version = [], None
             return
         version = status.st_mtime_ns, status.st_ino
         if version != self._version:
