@@ -44,7 +44,7 @@ matrix: .venv/dev
 	      $(foreach extra,cpu starter train words serve dev,--extra $(extra)) && \
 	    $(BIN)/uv pip install --no-deps --editable . && \
 	    $$folder/bin/python -m pytest -n auto --dist worksteal $(TESTS) && \
-	    { test $${python#*-} != highest || $$folder/bin/mypy --strict --cache-dir $$folder/mypy vidret tests tools; }; \
+	    { test $${python#*-} != highest || $$folder/bin/mypy --strict --cache-dir $$folder/mypy vidret tests tools examples; }; \
 	  } >$$folder.log 2>&1 && \
 	  echo "$$folder: passed" || { echo "$$folder: FAILED, see $$folder.log"; failed=1; }; \
 	done; test -z "$$failed"
@@ -67,7 +67,7 @@ lint: .venv/dev
 
 # mypy gives up on workers that a busy machine starts in more than 3 s; then it checks all in one process.
 types: .venv/dev
-	$(BIN)/mypy --strict --num-workers auto vidret tests tools || $(BIN)/mypy --strict vidret tests tools
+	$(BIN)/mypy --strict --num-workers auto vidret tests tools examples || $(BIN)/mypy --strict vidret tests tools examples
 
 # Train, index, search, locate and evaluate every method on the synthetic world: about an hour on two cores, and one page.
 pipeline: .venv/dev

@@ -3,6 +3,8 @@
 A frame's vector is its mean colour, a text's the mean of the colours that it names. Vectors have unit length.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
@@ -12,7 +14,8 @@ COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 
 
 def unit(rows: np.ndarray) -> np.ndarray:
     """Return vectors (..., dim) scaled to unit length."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-9)
+    scaled: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-9)
+    return scaled
 
 
 class ColourNames:
@@ -25,12 +28,12 @@ class ColourNames:
     sampling = Sampling(num_frames=8, fps=1.0)
     encodes_frames_alone = True  # a frame's vector does not depend on its neighbours
 
-    def encode_frames(self, batch: list[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each item as one segment."""
         rows = [unit(frames.pixels.mean(axis=(1, 2)) + 0.01) for frames in batch]
         return [SegmentEmbedding(unit(row.mean(0)), row, frames.times) for row, frames in zip(rows, batch, strict=True)]
 
-    def encode_text(self, texts: list[str]) -> list[TextEmbedding]:
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode each text; one that names no colour is grey."""
         words = [
             [COLOURS[word] for word in text.lower().split() if word in COLOURS] or [(1.0, 1.0, 1.0)] for text in texts
