@@ -1,5 +1,6 @@
 """Sounds in searches: who asks for them by name or by example finds them, and nobody else meets them."""
 
+import itertools
 import math
 import shutil
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ from vidret.search.concepts import teaching
 from vidret.search.query.planning import plan
 from vidret.store.sounds import SoundStore
 from vidret.store.store import Store
-from vidret.types import ConceptExample, SoundWindows, Source
+from vidret.types import ConceptExample, Filters, SoundWindows, Source
 
 RNG = np.random.default_rng(0)
 BARK, BELL = np.eye(16, dtype=np.float32)[:2]
@@ -151,6 +152,9 @@ def test_a_sound_is_found_where_it_is_heard_again(engine: Engine) -> None:
     assert all(moment.evidence[0].source == "sound" for moment in moments)
     best = engine.search("@bark", k=2)
     assert {Path(hit.path).stem for hit in best} == {"red", "blue"}
+    for query, sources in itertools.product(("@bark", "@bark, then red"), (["sound"], None)):
+        given: dict[str, Any] = {"sources": sources, "filters": Filters(orientation="portrait")}
+        assert engine.search(query, **given) == engine.locate(query, **given) == []
     with pytest.raises(VidretError, match="must include picture"):
         engine.search("@bark", sources=["speech"])
 

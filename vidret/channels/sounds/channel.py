@@ -95,12 +95,8 @@ class SoundChannel:
     def find(self, query: ChannelQuery) -> dict[int, VideoTexts]:
         """Return the best windows of each clause by video."""
         rated = self._rate(query)
-        paths = self._pictures.files.paths_of(sorted(rated), query.options.filters) if rated else {}
-        return {
-            video_id: video_sounds
-            for video_id, video_sounds in rated.items()
-            if paths.get(video_id) and video_id not in query.excluded
-        }
+        videos = self._pictures.videos.find(query.options.filters, ids=sorted(rated)) if rated else []
+        return {video.id: rated[video.id] for video in videos if video.id not in query.excluded}
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoTexts]:
         """Return the best windows of some videos, regardless of the filters."""
