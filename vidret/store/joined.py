@@ -384,10 +384,9 @@ class JoinedStore(SearchedTogether, Store):
         name, index_numbers = self.ids.names(), np.asarray(ids, np.int64) // STRIDE
         owners = np.full(len(index_numbers), -1, np.int64)
         for index_number, index, local_ids in self.ids.group(ids):
-            videos = index.owners(local_ids).tolist()
-            owners[index_numbers == index_number] = [
-                name(index_number, video) if video >= 0 else -1 for video in videos
-            ]
+            videos, positions = np.unique(index.owners(local_ids), return_inverse=True)
+            named = [name(index_number, video) if video >= 0 else -1 for video in videos.tolist()]
+            owners[index_numbers == index_number] = np.array(named, np.int64)[positions]
         return owners
 
     @override
