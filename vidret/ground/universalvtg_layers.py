@@ -175,9 +175,9 @@ class _ConvolvedAttention(nn.Module):
 class TextFusion(nn.Module):
     """Layers that scale and shift the rows of a video by their attention to a text."""
 
-    def __init__(self, width: int, num_layers: int = 2) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_FusionLayer(width) for _ in range(num_layers))
+        self.layers = nn.ModuleList([_FusionLayer(width), _FusionLayer(width)])
         self.ln_out = ChannelNorm(width)
 
     def forward(self, x: Rows, mask: Mask, text: Float[Tensor, "channel token"]) -> Rows:
