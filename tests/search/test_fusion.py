@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.fakes import write_film
 from tests.noting import note_calls
 from tests.spoken import (
     FILMS,
@@ -49,7 +50,7 @@ from vidret.search.fusion import SAID
 from vidret.search.query.clauses import make_clause
 from vidret.search.query.planning import VERBATIM
 from vidret.store.snapshots.columns import FILE_NAME
-from vidret.types import Hit, Source, TextEmbedding, TextSource, TimedText
+from vidret.types import Frames, Hit, SegmentEmbedding, Source, TextEmbedding, TextSource, TimedText
 from vidret.types import Sequence as EventSequence
 
 pytestmark = pytest.mark.usefixtures("sentences")
@@ -113,7 +114,26 @@ def test_words_only_find_no_video_that_lacks_one_of_two_events_at_once(
     say(index, "white", "speech", [(2.0, 4.0, "mind the gap")])
     query = "mind the gap while the line is busy"
     with Engine(index, NamedColours()) as engine:
-        assert engine.search(query, sources=["speech"]) == engine.locate(query, sources=["speech"]) == []
+        assert not [*engine.search(query, sources=["speech"]), *engine.locate(query, sources=["speech"])]
+
+
+class CoarseColours(NamedColours):
+    has_frame_vectors = False
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        embeddings = super().encode_frames(batch)
+        return [SegmentEmbedding(one.video, one.video[None], one.times.mean(keepdims=True)) for one in embeddings]
+
+
+@pytest.mark.parametrize("query", ["red while mind the gap", 'red while "mind the gap"'])
+def test_words_between_frames_are_heard_at_the_same_time(tmp_path: Path, query: str) -> None:
+    write_film(tmp_path / "films/red.mp4", ("red", 12))
+    with Engine(tmp_path / "index", CoarseColours()) as engine:
+        engine.index([tmp_path / "films"])
+        say(tmp_path / "index", "red", "speech", [(2.8, 3.3, "mind the gap")])
+        (hit,), (moment,) = engine.search(query), engine.locate(query)
+        assert (moment.start, moment.end) == (2.8, 3.3)
+        assert hit.score == moment.score > 20
 
 
 def test_no_moment_of_words_only_goes_on_after_the_video(index: Path) -> None:

@@ -20,7 +20,7 @@ from vidret.search.fused_moments import (
 )
 from vidret.search.placement import Placement, StepSpans, iterate_placements
 from vidret.search.query.clauses import QueryStructure
-from vidret.search.video_scores import ABSENT, VideoScores, find_best, find_frame_edges, sum_sources
+from vidret.search.video_scores import ABSENT, VideoScores, fill_gaps, find_best, find_frame_edges, sum_sources
 from vidret.types import EventSpan, LocateOptions
 
 NUM_SPANS = 10  # of a clause
@@ -141,7 +141,7 @@ def _reach(scores: VideoScores, clause: int, span: FusedSpan, *, on_text: bool) 
         for match in scores.texts[clause]
         if min(match.end, span.end) - max(match.start, span.start) >= MIN_OVERLAP_S
     ]
-    best = find_best(float(scores.pictures[clause][inside].max(initial=ABSENT)), texts)
+    best = find_best(float(fill_gaps(scores)[clause][inside].max(initial=ABSENT)), texts)
     is_absent = len(best) == 1 and (on_text or best["picture"] <= ABSENT)
     return -np.inf if is_absent else sum_sources(best)
 

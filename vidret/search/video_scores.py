@@ -9,7 +9,7 @@ as much as one of them; clauses that hold at the same time count as one.
 import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -186,6 +186,15 @@ def _list_event_spans(
     return spans, np.concatenate([scores.times[frames], (starts + ends) / 2])
 
 
+def fill_gaps(scores: VideoScores) -> Float[np.ndarray, "clause point"]:
+    """Return the evidence of the pictures at all points: at those of texts between frames, that of the nearest one."""
+    frames = np.flatnonzero((scores.pictures > ABSENT).any(axis=0))
+    if not len(frames):
+        return scores.pictures
+    times = scores.times[frames]
+    return scores.pictures[:, frames[np.searchsorted((times[1:] + times[:-1]) / 2, scores.times)]]
+
+
 def _holds_text(scores: VideoScores, clause: int) -> Bool[np.ndarray, " point"]:
     """Return a mask of the points at which a text matches a clause."""
     held = np.zeros(len(scores.times), bool)
@@ -197,6 +206,7 @@ def _holds_text(scores: VideoScores, clause: int) -> Bool[np.ndarray, " point"]:
 def _list_joint_spans(
     scores: VideoScores, structure: QueryStructure, step: tuple[int, ...], edges: Float64[np.ndarray, " edge"]
 ) -> tuple[StepSpans, Float64[np.ndarray, " span"]]:
+    scores = replace(scores, pictures=fill_gaps(scores))
     total = np.sum([scores.curve(clause) for clause in step], axis=0) / math.sqrt(len(step))
     for clause in step:
         is_place = _holds_text(scores, clause)
