@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -230,6 +231,19 @@ def test_closing_waits_for_the_threads_that_read(path: Path) -> None:
         go_on.set()
         assert len(future.result()) == NUM_ROWS
         closed.result()
+
+
+def test_no_thread_can_read_from_a_connection_while_it_is_closed(path: Path) -> None:
+    database, is_free = Database(path, write=False), list[bool]()
+    connection = database._connect()
+    handle, connection.handle = connection.handle, Mock()
+    with ThreadPoolExecutor(1) as reader:
+        connection.handle.close.side_effect = lambda: is_free.append(
+            reader.submit(connection.turn.acquire, blocking=False).result()
+        )
+        database.close()
+    connection.handle = handle
+    assert is_free == [False]
 
 
 def test_a_database_that_is_dropped_open_closes_silently(tmp_path: Path) -> None:

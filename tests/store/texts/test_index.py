@@ -38,6 +38,14 @@ def search(index: TextIndex, query: str, k: int = 10) -> list[int]:
     return list(index.search([term.stem for term in index.terms(query)], k))
 
 
+def test_no_thread_can_split_words_while_the_index_is_closed(index: TextIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_locked, close = list[bool](), index._stemmer.close
+    monkeypatch.setattr(index._stemmer, "close", lambda: is_locked.append(index._stemming.locked()))
+    index.close()
+    close()
+    assert is_locked == [True]
+
+
 def test_stems_and_diacritics(index: TextIndex) -> None:
     assert index.stems(["Trains RUNNING", "", "plaît"]) == [["train", "run"], [], ["plait"]]
     assert set(search(index, "train")) == set(search(index, "trains")) == {1, 2}

@@ -85,6 +85,7 @@ class Database:
         self._is_closed = False
         self._own = threading.local()  # a connection is closed when its thread ends
         self._opened = weakref.WeakSet[DatabaseConnection]()
+        self._opening = threading.Lock()  # for adding to ``_opened``, and for closing
         self._shared: DatabaseConnection | None = None  # that of a writer, or of a temporary database
         with as_store_error(self.path):
             if path is None:
@@ -116,8 +117,14 @@ class Database:
             connection = DatabaseConnection(
                 _connect(uri, write=self._write, lenient=self._lenient, prepare=self._prepare)
             )
-        self._opened.add(connection)
+        with self._opening:
+            self._check_open()
+            self._opened.add(connection)
         return connection
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
 
     @contextmanager
     def access(self) -> Iterator[DatabaseConnection]:
@@ -131,8 +138,7 @@ class Database:
         """Return the connection of this thread."""
         connection: DatabaseConnection | None = self._shared or getattr(self._own, "connection", None)
         if connection is None:
-            if self._is_closed:
-                raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+            self._check_open()
             self._own.connection = connection = self._open()
         return connection
 
@@ -144,13 +150,16 @@ class Database:
 
     def close(self) -> None:
         """Close all connections, each once no thread uses it."""
-        self._is_closed = True
-        for connection in list(self._opened):
-            with connection.turn, contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
-                if self._write:  # empty the log, since reading it without write permission is slow
-                    connection.handle.execute("PRAGMA busy_timeout = 0")
-                    connection.handle.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            connection.handle.close()
+        with self._opening:
+            self._is_closed = True
+            connections = list(self._opened)
+        for connection in connections:
+            with connection.turn:  # SQLite crashes if a connection is closed while a thread reads from it
+                with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+                    if self._write:  # empty the log, since reading it without write permission is slow
+                        connection.handle.execute("PRAGMA busy_timeout = 0")
+                        connection.handle.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                connection.handle.close()
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:

@@ -143,7 +143,7 @@ class TextIndex:
 
     def close(self) -> None:
         """Close the index."""
-        with self._lock:
+        with self._lock, self._stemming:
             self._database.close()
             self._stemmer.close()
 
