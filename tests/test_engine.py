@@ -5,10 +5,12 @@ import os
 import shutil
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -24,11 +26,12 @@ from vidret.encode.clip.model import save_model
 from vidret.encode.clip.weights import convert_state_dict
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
-from vidret.errors import AlignerError, NotFoundError, OptionError, StoreError, VidretError
+from vidret.errors import AlignerError, MovedError, NotFoundError, OptionError, StoreError, VidretError
 from vidret.search.open_index import OpenIndex
+from vidret.store.joined import open_indexes
 from vidret.store.records import HEAD
 from vidret.store.store import Store
-from vidret.types import Filters, Hit, Query, SearchOptions
+from vidret.types import Filters, Hit, Query, SearchOptions, TextEmbedding
 
 
 @pytest.fixture
@@ -353,6 +356,49 @@ def test_an_index_in_the_place_of_an_open_one_has_its_own_head(own: Engine, film
         own.locate("blue")
 
 
+def test_index_of_another_encoder_is_not_searched_with_the_first_one(films: Path, tmp_path: Path) -> None:
+    for name, encoder in (("index", ColourEncoder()), ("other", ColourEncoder("colours-2"))):
+        with Engine(tmp_path / name, encoder) as made:
+            made.index([films / "blue.mp4"])
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:  # replaced before its first search
+        (tmp_path / "index").rename(tmp_path / "away")
+        (tmp_path / "other").rename(tmp_path / "index")
+        with pytest.raises(MovedError, match="was built with other weights of colours"):
+            engine.search("blue")
+
+
+def test_search_ends_with_the_index_it_began_with(own: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = own.encoder.encode_text
+
+    def move_away(texts: Sequence[str]) -> list[TextEmbedding]:
+        own.path.rename(tmp_path / "away")
+        return encode(texts)
+
+    assert own.search("green")
+    own._open_again()
+    monkeypatch.setattr(own.encoder, "encode_text", move_away)
+    assert names(own, "red")[0] == "red.mp4"
+
+
+def test_an_index_that_is_opened_while_its_engine_is_closed_is_closed(
+    own: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing = Thread(target=own.close)
+    open_index = open_indexes
+
+    def close_meanwhile(*paths: Any, **options: Any) -> Store:
+        closing.start()
+        closing.join(0.1)  # a close that does not wait is over by then
+        return open_index(*paths, **options)
+
+    own._open_again()
+    monkeypatch.setattr("vidret.engine.open_indexes", close_meanwhile)
+    with suppress(StoreError):
+        own.search("red")
+    closing.join()
+    assert own._opened is None
+
+
 def test_what_was_open_is_closed_with_the_last_call_that_uses_it(own: Engine, library: Path) -> None:
     red = library / "red.mp4"
     gc.disable()  # it would close what is in a cycle, some time
@@ -549,6 +595,21 @@ def test_other_aligner_than_recorded_is_rejected(indexed_mosaics: Path, mosaics:
         ):
             engine.search("a dog", rerank="colbert")
         assert engine.search("a dog", rerank="ucofia"), "training-free rerankers need no tokens"
+
+
+def test_an_aligner_that_was_moved_ranks_the_index_that_takes_the_place_of_its_own(
+    mosaics: Path, tmp_path: Path
+) -> None:
+    first = Path(make_ranker("trained ucofia", tmp_path).name)
+    with Engine(tmp_path / "index", PatchEncoder(), rerank=str(first)) as made:
+        made.index([mosaics / "0.mp4"], shots=False)
+    moved = first.rename(tmp_path / "moved.safetensors")
+    with Engine(tmp_path / "index", PatchEncoder(), rerank=str(moved)) as engine:
+        hits = engine.search("a dog")
+        shutil.copytree(tmp_path / "index", tmp_path / "other")
+        (tmp_path / "index").rename(tmp_path / "away")
+        (tmp_path / "other").rename(tmp_path / "index")
+        assert engine.search("a dog") == hits
 
 
 @pytest.mark.parametrize("kind", ["trained ucofia", "trained glscl"])

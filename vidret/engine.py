@@ -26,6 +26,7 @@ from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import (
     DeviceError,
+    MovedError,
     NotFoundError,
     OptionError,
     StoreError,
@@ -41,6 +42,7 @@ from vidret.search.models import (
     Models,
     allow_encoder,
     check_models,
+    check_store,
     choose_models,
     describe_pipeline,
     explain_unknown,
@@ -233,16 +235,16 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: There is no index, it cannot be read, or its encoder cannot be loaded.
         """
-        read_place(self.paths[0])
-        encoder = _load_encoder(self.paths[0], device=self.device, precision=self._precision)
-        self._open_with(encoder, choose_models(self.paths[0], encoder, rerank=AUTO, tokens="int8", head=AUTO))
+        with self._opening:
+            read_place(self.paths[0])
+            encoder = _load_encoder(self.paths[0], device=self.device, precision=self._precision)
+            self._open_with(encoder, choose_models(self.paths[0], encoder, rerank=AUTO, tokens="int8", head=AUTO))
 
     def _open_with(self, encoder: Encoder, models: Models) -> None:
         for other in self.paths[1:]:
             check_models(other, encoder, models)
         self.encoder, self._models, self.ranker = encoder, models, models.ranker
         self.__dict__.pop("grounder", None)  # a cached property
-        # Last, since another thread that finds the index closed opens it with the engine's state at that time.
         self._open_again()
 
     def _open_again(self) -> None:
@@ -255,8 +257,8 @@ class Engine(VideoLibrary):
         """Let the next call reopen the index if another program has replaced the open one."""
         head = self._models.head if self._models.is_head_given else AUTO
         try:
-            models = choose_models(self.paths[0], self.encoder, rerank=AUTO, tokens="int8", head=head)
-        except StoreError:  # it has another encoder
+            models = choose_models(self.paths[0], self.encoder, rerank=self.ranker.name, tokens="int8", head=head)
+        except StoreError:  # it has another encoder or aligner
             self.reopen()
         else:
             self._open_with(self.encoder, models)
@@ -283,7 +285,14 @@ class Engine(VideoLibrary):
                 self._open_replaced()
             if self._opened is None:
                 device = choose_search_device(self.device, is_given=self._is_device_given)
-                self._opened = OpenIndex(open_indexes(self.paths, device=device), self.encoder, self._models)
+                store = open_indexes(self.paths, device=device)
+                try:
+                    for part in store.parts.values():
+                        check_store(part, self.encoder, self._models)
+                except StoreError as error:  # it was replaced after its models were chosen
+                    store.close()
+                    raise MovedError(str(error)) from error
+                self._opened = OpenIndex(store, self.encoder, self._models)
             return self._opened
 
     @property
@@ -308,12 +317,13 @@ class Engine(VideoLibrary):
 
     @override
     def close(self) -> None:
-        self._is_closed = True
-        for opened in (*self._retired, self._clip_finder, self._opened):
+        with self._opening:
+            self._is_closed = True
+            closing = *self._retired, self._clip_finder, self._opened
+            self._open_again()
+        for opened in closing:
             if opened is not None:
                 opened.close()
-        self._opened = self._clip_finder = self._copy_folder = None
-        self._retired.clear()
 
     # Indexing
 
@@ -645,7 +655,7 @@ class Engine(VideoLibrary):
             raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
         index = self._index
         with index.hold():
-            return search(index, queries, options, fold=self._fold)
+            return search(index, queries, options, fold=partial(self._fold, index))
 
     def score_videos(
         self,
@@ -668,7 +678,8 @@ class Engine(VideoLibrary):
         """
         check_list("queries", queries)
         check_list("videos", videos)
-        pictures, store = self._index.pictures, self._index.store
+        index = self._index
+        pictures, store = index.pictures, index.store
         video_ids = [look_up_video(store, video) for video in videos]
         texts = self.encoder.encode_text(list(queries))
         return pictures.score_videos(texts, video_ids, pictures.get_ranker(rerank), on_progress=on_progress)
@@ -678,7 +689,7 @@ class Engine(VideoLibrary):
         check_options(options, OptionError)
         index = self._index
         with index.hold():
-            return locate(index, query, options, video=video, grounder=self.grounder, fold=self._fold)
+            return locate(index, query, options, video=video, grounder=self.grounder, fold=partial(self._fold, index))
 
     def locate_many(
         self,
@@ -951,7 +962,8 @@ class Engine(VideoLibrary):
 
     @override
     def shots(self, video: VideoName) -> list[Shot]:
-        return read_shots(self._index.store, look_up_video(self._index.store, video))
+        store = self._index.store
+        return read_shots(store, look_up_video(store, video))
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
         """Return the searchable videos that match, sorted by first path."""
@@ -999,7 +1011,8 @@ class Engine(VideoLibrary):
         Raises:
             NotFoundError: There is no such video, or all of its files are missing.
         """
-        videos = self._index.store.videos.find(ids=[look_up_video(self._index.store, video)])
+        store = self._index.store
+        videos = store.videos.find(ids=[look_up_video(store, video)])
         if not videos:
             raise NotFoundError(f"video must be one of this index, got {video}")
         return videos[0]
@@ -1036,13 +1049,15 @@ class Engine(VideoLibrary):
                 self._clip_finder = ClipFinder(self._index.store)
             return self._clip_finder
 
-    def _fold(self, results: list[Result]) -> list[Result]:
+    def _fold(self, index: OpenIndex, results: list[Result]) -> list[Result]:
         """Return results without repeats of the same footage."""
         from vidret.copies.folding import CopyFolder
 
         with self._opening:
-            self._copy_folder = self._copy_folder or CopyFolder(self._index.store)
-            folder = self._copy_folder
+            is_current = index is self._opened
+            folder = (self._copy_folder if is_current else None) or CopyFolder(index.store)
+            if is_current:
+                self._copy_folder = folder
         return folder.fold_results(results)
 
     def _read_clip(self, clip: VideoName, start: float | None, end: float | None) -> "Clip":

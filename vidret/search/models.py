@@ -118,7 +118,14 @@ def check_models(path: Path, encoder: Encoder, models: Models) -> None:
     Raises:
         StoreError: It cannot be read, or was built with another encoder or for another aligner.
     """
-    _check_recorded(path, models, _read_recorded(path, encoder)[0])
+    with Store.open(path) as store:
+        check_store(store, encoder, models)
+
+
+def check_store(store: Store, encoder: Encoder, models: Models) -> None:
+    """Check that an open index can be searched with an encoder and a ranker; errors are those of ``check_models``."""
+    store.check_encoder(encoder.name, encoder.fingerprint)
+    _check_recorded(store.path, models, parse_ranker(store.path, store.metadata.get(RANKER)))
 
 
 def _read_recorded(path: Path, encoder: Encoder) -> tuple[dict[str, str], str | None]:
