@@ -199,6 +199,18 @@ def test_an_index_on_a_disk_that_is_gone_cannot_be_read(tmp_path: Path, monkeypa
         check_entries(tmp_path)
 
 
+def test_a_new_thread_does_not_read_the_index_that_took_the_place_of_an_open_one(tmp_path: Path) -> None:
+    for name, num_videos in (("index", 2), ("other", 1)):
+        with create(tmp_path / name) as made:
+            index_all(made, num_videos)
+    with Store.open(tmp_path / "index") as store, ThreadPoolExecutor(1) as threads:
+        (tmp_path / "index").rename(tmp_path / "away")
+        (tmp_path / "other").rename(tmp_path / "index")
+        with pytest.raises(StoreError, match="index: another index has taken its place"):
+            threads.submit(store.count_videos).result()
+        assert store.count_videos() == 2
+
+
 def test_adding_many_segments_is_the_same_as_adding_each(tmp_path: Path) -> None:
     with create(tmp_path / "one") as one, create(tmp_path / "many") as many:
         index_all(one, 3)

@@ -67,6 +67,16 @@ def read_place(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def check_place(folder: Path, place: tuple[int, int]) -> None:
+    """Check that the catalog in a folder is still the one of ``read_place``.
+
+    Raises:
+        StoreError: It is another one, or there is none.
+    """
+    if read_place(folder) != place:
+        raise StoreError(f"{folder}: another index has taken its place")
+
+
 @contextlib.contextmanager
 def explain_refusal(path: Path) -> Iterator[None]:
     """Convert errors of reading an existing path to ``StoreError``: no permission, or a lost disk."""

@@ -53,7 +53,6 @@ class Store:
         self._access = access
         with ExitStack() as opened:
             opened.callback(access.release)
-            self.place = read_place(path)
             self._catalog = catalog = opened.enter_context(closing(Catalog(path / CATALOG, write=access.is_writer)))
             self.encoder_name, self.encoder_fingerprint, self.dim = catalog.tables.encoder()
             try:
@@ -64,6 +63,7 @@ class Store:
                 VectorOptions(folder=path, dim=self.dim, catalog=catalog, epochs=epochs, device=device)
             )
             opened.pop_all()  # ``close`` closes them
+        self.place = catalog.place
         self.files, self.videos, self.segments = catalog.files, catalog.videos, catalog.segments
         self.texts = catalog.texts
         self.shots, self.features, self.metadata = (catalog.segments.shots, epochs, Metadata(catalog.tables, access))

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from vidret.errors import StoreError
@@ -30,6 +31,7 @@ from vidret.store.catalog.schema import (
 from vidret.store.catalog.segments import Segments
 from vidret.store.catalog.texts import TextTables
 from vidret.store.catalog.videos import Files, Videos
+from vidret.store.folder import check_place, read_place
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS
 from vidret.store.snapshots.changes import create_log, drop_log, find_log_damage, has_damaged_statements
 from vidret.store.snapshots.latest import Snapshots
@@ -45,7 +47,9 @@ class Catalog:
             StoreError: The file is damaged, not a catalog, or of a newer format.
         """
         self.path = path
-        self.database = database = Database(path, write=write)
+        self.place = read_place(path.parent)
+        check = partial(check_place, path.parent, self.place)
+        self.database = database = Database(path, write=write, check=check)
         try:
             self.tables = tables = CheckedTables(database)
             self.format = read_format(database)

@@ -66,6 +66,7 @@ class Database:
         create: bool = False,
         lenient: bool = False,
         prepare: Sequence[str] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Open the file.
 
@@ -75,12 +76,13 @@ class Database:
             create: Whether to create a missing file.
             lenient: Whether to tolerate damaged CREATE statements.
             prepare: Statements that each connection begins with, such as those that create temporary tables.
+            check: Called after each connection is opened; raises StoreError if another file has replaced the first one.
 
         Raises:
             StoreError: The file cannot be opened, or does not exist and ``create`` is False.
         """
         self.path = path or Path("temporary database")
-        self._write, self._lenient, self._prepare = write, lenient, prepare
+        self._write, self._lenient, self._prepare, self._check = write, lenient, prepare, check
         self._read_only = not write and path is not None and not _may_write(path)
         self._is_closed = False
         self._own = threading.local()  # a connection is closed when its thread ends
@@ -117,6 +119,7 @@ class Database:
             connection = DatabaseConnection(
                 _connect(uri, write=self._write, lenient=self._lenient, prepare=self._prepare)
             )
+        self._check()
         with self._opening:
             self._check_open()
             self._opened.add(connection)
@@ -230,6 +233,7 @@ class Database:
     ) -> T:
         def read(state: State) -> T:
             if state != connection.state:
+                self._check()
                 handle = self._connect_read_only(state)  # if this fails, the next attempt opens again
                 connection.handle.close()
                 connection.handle, connection.state = handle, state
