@@ -13,16 +13,18 @@ import pytest
 
 from tests.forking import run_code, start_code
 from vidret.errors import MissingExtraError, StoreError
+from vidret.store.folder import MILVUS_FILE
 from vidret.store.records import NewSegment
 from vidret.store.snapshots.bitmap import make_bitmap
 from vidret.store.store import Store
 from vidret.store.vectors.flat import Flat, IdFilter
 from vidret.store.vectors.milvus import MilvusVectors
+from vidret.store.vectors.milvus_collection import _lite
 from vidret.types import Filters, SegmentEmbedding
 
 from .. import samples
 from ..naive import matching
-from ..samples import DIM, add_video, embedding, index_all, lose, of, seeds
+from ..samples import DIM, NUM_SEGMENTS, add_video, embedding, index_all, lose, of, seeds
 
 pytestmark = pytest.mark.scale
 QUERY = np.ones((1, DIM), np.float32)
@@ -40,6 +42,16 @@ def open_vectors(store: Store) -> MilvusVectors:
 def count(store: Store, expression: str = "") -> int:
     """Return the number of rows in Milvus."""
     return open_vectors(store)._open().count(expression)
+
+
+def test_a_store_that_is_dropped_open_releases_its_file(tmp_path: Path) -> None:
+    with create(tmp_path) as made:
+        index_all(made, 1)
+        made.upkeep.save_vectors()
+    store = Store.open(tmp_path)
+    assert len(seeds(store)) == NUM_SEGMENTS
+    del store  # as an engine drops an index that was replaced
+    assert not _lite._users[tmp_path / MILVUS_FILE]
 
 
 # Results

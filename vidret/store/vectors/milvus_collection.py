@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -138,6 +139,8 @@ class Collection:
             if self._file is not None:
                 _lite.close(self._file)
             raise
+        self._disconnect = weakref.finalize(self, _disconnect, self._client, self._file)  # also if it is dropped
+        self._disconnect.atexit = False
 
     def exists(self) -> bool:
         """Return whether the collection exists; if so, load it for searching."""
@@ -232,9 +235,7 @@ class Collection:
     def close(self) -> None:
         """Disconnect; the last collection of a file releases it for other processes."""
         with self._as_store_error():
-            self._client.close()
-        if self._file is not None:
-            _lite.close(self._file)
+            self._disconnect()
 
     def _call(self, method: str, *values: object, **options: object) -> Any:
         """Call a method of the client for this collection."""
@@ -270,7 +271,7 @@ class _Lite:
     """The milvus-lite files served by this process, with the number of users of each."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the thread that has it may drop a collection
         self._users = Counter[Path]()
 
     def open(self, path: Path, address: str) -> str:
@@ -300,6 +301,12 @@ class _Lite:
             self._users[path] -= 1
             if not self._users[path]:
                 server.release_server(str(path))
+
+
+def _disconnect(client: Any, file: Path | None) -> None:
+    client.close()
+    if file is not None:
+        _lite.close(file)
 
 
 class _LogCapture(logging.Filter):
