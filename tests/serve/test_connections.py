@@ -224,3 +224,6 @@ def test_a_server_may_open_as_many_files_as_the_system_allows(
     monkeypatch.setattr(resource, "setrlimit", kept.__setitem__)
     make_server(Mock())
     assert kept == {resource.RLIMIT_NOFILE: expected}
+    kept[resource.RLIMIT_NOFILE] = limits
+    monkeypatch.setattr(resource, "setrlimit", Mock(side_effect=ValueError("not allowed to raise maximum limit")))
+    make_server(Mock())
