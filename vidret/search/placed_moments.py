@@ -120,9 +120,10 @@ def _join_clauses(
             if end - start >= MIN_OVERLAP_S
         ]
         joined = sorted(joined, key=lambda events: -sum(span.score for span in events))[:NUM_JOINT]
+    filled = replace(scores, pictures=fill_gaps(scores))  # once for all spans
     for index, spans in enumerate(found):
         for span in spans:
-            reached = [_reach(scores, clause, span, on_text=bool(structure.clauses[clause].phrases)) for clause in step]
+            reached = [_reach(filled, clause, span, on_text=bool(structure.clauses[clause].phrases)) for clause in step]
             if min(reached) > -np.inf:
                 loss = APART * math.sqrt(len(step)) / (len(step) - 1)
                 events = [
@@ -141,7 +142,7 @@ def _reach(scores: VideoScores, clause: int, span: FusedSpan, *, on_text: bool) 
         for match in scores.texts[clause]
         if min(match.end, span.end) - max(match.start, span.start) >= MIN_OVERLAP_S
     ]
-    best = find_best(float(fill_gaps(scores)[clause][inside].max(initial=ABSENT)), texts)
+    best = find_best(float(scores.pictures[clause][inside].max(initial=ABSENT)), texts)
     is_absent = len(best) == 1 and (on_text or best["picture"] <= ABSENT)
     return -np.inf if is_absent else sum_sources(best)
 
