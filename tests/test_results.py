@@ -159,12 +159,12 @@ def test_a_field_that_is_added_to_a_result_is_followed_everywhere() -> None:
 
 def test_the_attributes_of_a_docstring_are_read() -> None:
     assert read_attributes(Hit.__doc__ or "").keys() == {field.name for field in dataclasses.fields(Hit)}
-    assert read_attributes(SharedFootage.__doc__ or "")["clip_end"] == "Where it ends."
+    assert read_attributes(SharedFootage.__doc__ or "")["clip_end"] == "End of the footage in the clip, in seconds."
     indented = "A row.\n\n    Attributes:\n        path: Where it\n            lies.\n"
     for docstring in (indented, inspect.cleandoc(indented)):  # before Python 3.13, and as it leaves them
         assert read_attributes(docstring) == {"path": "Where it lies."}
     assert read_attributes("Nothing.") == {}
-    assert "``part`` of the best file, ``longer`` by" in read_attributes(CopiedFile.__doc__ or "")["differs"]
+    assert "``cropped``, ``bars``" in read_attributes(CopiedFile.__doc__ or "")["differs"]
 
 
 HIT = Hit(video=1, path="/a.mp4", segment=Segment(1, 0, 0.0, 3.0), time=1.5, score=0.5)

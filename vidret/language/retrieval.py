@@ -67,22 +67,24 @@ class ContextOptions:
 
     Attributes:
         moments: Maximum number of moments.
-        max_s: Maximum duration of a moment in seconds, with its surroundings.
-        margin_s: Seconds added on both sides, or up to the ends of the shot, as far as ``max_s`` allows.
-        frames: Frames of each moment.
+        max_s: Maximum duration of a moment in seconds, margins included.
+        margin_s: Seconds added before and after each moment, within its shot and ``max_s``.
+        frames: Number of frames of each moment.
         width: Maximum width of a frame in pixels.
         characters: Maximum characters of what is said and shown, in all moments together.
-        llm_queries: Whether the model that answers also writes queries, in one more request, and others in another one
-            if what they find does not show an answer.
+        llm_queries: Whether the model also writes queries, in one request more. If what they find shows no answer, it
+            writes others in a further one.
     """
 
     moments: Annotated[int, _limit("Maximum number of moments.", 1, 20)] = 5
-    max_s: Annotated[float, _limit("Maximum duration of a moment in seconds.", 1, 60)] = 12.0
-    margin_s: Annotated[float, _limit("Seconds added on both sides.", 0, 30)] = 2.0
-    frames: Annotated[int, _limit("Frames of each moment.", 0, 8)] = 2
+    max_s: Annotated[float, _limit("Maximum duration of a moment in seconds, margins included.", 1, 60)] = 12.0
+    margin_s: Annotated[float, _limit("Seconds added before and after each moment, within its shot.", 0, 30)] = 2.0
+    frames: Annotated[int, _limit("Number of frames of each moment.", 0, 8)] = 2
     width: Annotated[int, _limit("Maximum width of a frame in pixels.", 32, 1280)] = 512
-    characters: Annotated[int, _limit("Maximum characters of words, in all moments.", 0, 100_000)] = 12_000
-    llm_queries: Annotated[bool, _limit("Whether the model also writes queries, in one more request.")] = True
+    characters: Annotated[
+        int, _limit("Maximum characters of what is said and shown, in all moments together.", 0, 100_000)
+    ] = 12_000
+    llm_queries: Annotated[bool, _limit("Whether the model also writes queries, in one request more.")] = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.moments <= 50:
@@ -101,14 +103,14 @@ class ContextMoment:
     """A moment that may answer a question.
 
     Attributes:
-        number: What answers cite.
+        number: Number by which answers cite the moment.
         video: Id of the video.
         path: Path of its file.
-        start: In seconds.
-        end: In seconds.
-        probability: That of the query that fits it best.
-        lines: What is said and shown.
-        frames: Times in seconds and JPEGs.
+        start: Start in seconds.
+        end: End in seconds.
+        probability: Probability that it answers the query that found it best, from 0 to 1; None if unknown.
+        lines: What is said and shown in it.
+        frames: Its frames: time in seconds, and JPEG.
     """
 
     number: Annotated[int, Shown(example=1)]
@@ -128,7 +130,7 @@ class ContextMoment:
     @property
     @show_property(LIKELIHOOD)
     def likelihood(self) -> Likelihood | None:
-        """Its probability as a word."""
+        """The probability as a word: ``likely`` from 0.7, ``unlikely`` below 0.28, else ``possible``; None without."""
         return rate_probability(self.probability)
 
 

@@ -22,22 +22,22 @@ class LinkedRow(BaseModel):
     """The base of rows about a video: its name, and links to a frame and the file."""
 
     title: str = Field(description="Name of the file without its suffix.", examples=["beach"])
-    thumbnail: str = Field(examples=["/api/thumbnails/7?t=30.5"])
-    stream: str = Field(examples=["/api/videos/7/stream"])
+    thumbnail: str = Field(description="Link to a frame, a JPEG.", examples=["/api/thumbnails/7?t=30.5"])
+    stream: str = Field(description="Link to the file of the video.", examples=["/api/videos/7/stream"])
 
 
 class StepRow(BaseModel):
-    """Events that are looked for at the same time, at most ``gap_s`` seconds after those before."""
+    """One step of a query: the events that are to happen at the same time."""
 
     events: list[str]
-    gap_s: float | None
+    gap_s: float | None = Field(description="Maximum seconds after the step before; null for any.")
 
 
 class InterpretationRow(BaseModel):
-    """How a query is understood: steps that follow one another, and what is excluded."""
+    """How a query is understood: steps that follow one another, and excluded terms."""
 
     text: str = Field(
-        description="A sentence for people; empty for plain words.",
+        description="The interpretation as a sentence for the user; empty if the query is plain words.",
         examples=["looking for 1. a man enters then 2. a car leaves"],
     )
     steps: list[StepRow]
@@ -48,7 +48,7 @@ class InterpretationRow(BaseModel):
 class HitRow(LinkedRow):
     """A video that matches a query, with its best segment and the time of its best frame."""
 
-    duration: float = Field(description="Of the video, in seconds.", examples=[90.0])
+    duration: float = Field(description="Duration of the video in seconds.", examples=[90.0])
 
 
 @with_rows_of(Moment)
@@ -60,21 +60,25 @@ class VideoRow(BaseModel):
     """A video of the index."""
 
     id: int = Field(examples=[7])
-    title: str = Field(examples=["beach"])
-    path: str = Field(examples=["/videos/beach.mp4"])
-    copies: list[str]
-    duration: float = Field(examples=[90.0])
-    width: int | None = Field(examples=[1920])
-    height: int | None = Field(examples=[1080])
-    fps: float | None = Field(examples=[25.0])
-    complete: bool = Field(description="The whole video is stored.")
-    salvaged: str = Field(description="What could not be read of the file, if anything.")
-    segments: int
-    changed: str | None = Field(examples=["2026-01-31T18:30:00+00:00"])
-    filmed: str = Field(description="When, as the file states it; empty if it does not.")
-    camera: str = Field(description="Make and model; empty if unknown.", examples=["Apple iPhone 15"])
-    languages: list[str] = Field(description="Heard in it, most heard first, where that is known.", examples=[["de"]])
-    missing: bool = Field(description="The file is gone.")
+    title: str = Field(description="Name of the file without its suffix.", examples=["beach"])
+    path: str = Field(description="Path of its file.", examples=["/videos/beach.mp4"])
+    copies: list[str] = Field(description="Other paths of the same content.")
+    duration: float = Field(description="Duration in seconds.", examples=[90.0])
+    width: int | None = Field(description="Width in pixels; null if unknown.", examples=[1920])
+    height: int | None = Field(description="Height in pixels; null if unknown.", examples=[1080])
+    fps: float | None = Field(description="Average frame rate; null if unknown.", examples=[25.0])
+    complete: bool = Field(description="Whether the whole video is stored.")
+    salvaged: str = Field(description="What could not be read of the file; empty if all was read.")
+    segments: int = Field(description="Number of segments; may grow until the video is complete.")
+    changed: str | None = Field(
+        description="Time of the last change of the file; null if unknown.", examples=["2026-01-31T18:30:00+00:00"]
+    )
+    filmed: str = Field(description="Time at which it was filmed, as the file states it; empty if it does not.")
+    camera: str = Field(description="Make and model of the camera; empty if unknown.", examples=["Apple iPhone 15"])
+    languages: list[str] = Field(
+        description="Languages heard in it, longest first, as ISO 639-1 codes; empty if unknown.", examples=[["de"]]
+    )
+    missing: bool = Field(description="Whether all of its files are gone.")
 
 
 Row = TypeVar("Row", bound=BaseModel)

@@ -232,17 +232,17 @@ DAY_S = 86400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facets:
-    """The numbers of videos that match some filters, by each fact; those of a fact regardless of its own filter.
+    """Numbers of videos that pass some filters, by property; those of a property ignore the filter by it.
 
     Attributes:
-        days: By year-month-day, of the modification for files that do not say when they were filmed.
-        cameras: By make and model.
+        days: By day, as year-month-day: that of filming, or of the last change if the file does not state it.
+        cameras: By make and model of the camera.
         heights: By minimum height in pixels.
-        sound: With (on) and without (off) sound.
-        orientations: By orientation.
-        languages: Heard in them, by ISO 639-1 code.
-        heard: Sounds, by name.
-        folders: By folder that has files itself, at any depth.
+        sound: With (``on``) and without (``off``) sound.
+        orientations: By orientation: ``landscape``, ``portrait`` or ``square``.
+        languages: By language that is heard, as ISO 639-1 code.
+        heard: By name of a sound that is heard.
+        folders: By folder that directly contains videos; those in its subfolders count too.
     """
 
     days: Annotated[dict[str, int], Shown(example={"2026-01-31": 3})]

@@ -65,14 +65,14 @@ def as_example(example: ExampleLike) -> ConceptExample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frames:
-    """Decoded frames of one stretch of one video.
+    """Decoded frames of one span of one video.
 
     Attributes:
         pixels: RGB, 0..255.
         times: Presentation times in seconds, ascending.
-        salvaged: What was lost; empty if every requested frame was read.
-        sound: Mono samples of the stretch at the ``sound_rate`` of the encoder's sampling; None if there is no sound,
-            or none was requested.
+        salvaged: What could not be read, such as ``5 of 6 frames could be read: truncated``; empty if all was read.
+        sound: Mono samples at the ``sound_rate`` of the encoder's sampling; None if there is no sound, or none was
+            requested.
     """
 
     pixels: UInt8[np.ndarray, "frame height width 3"]
@@ -89,9 +89,9 @@ class SoundWindows:
     """Windows of audio.
 
     Attributes:
-        starts: In seconds.
-        ends: In seconds.
-        vectors: The vector of each.
+        starts: Start of each window in seconds.
+        ends: End of each window in seconds.
+        vectors: Vector of each window.
     """
 
     starts: Float64[np.ndarray, " window"]
@@ -108,9 +108,9 @@ class Embeddings:
 
     Attributes:
         paths: Path of the video of each row.
-        videos: Its id.
-        times: Start and end in seconds; equal for a frame.
-        vectors: Unit vectors.
+        videos: Id of the video of each row.
+        times: Start and end of each row in seconds; equal for a frame.
+        vectors: Vector of each row, of unit length.
     """
 
     paths: tuple[str, ...]
@@ -127,8 +127,8 @@ class LayerTokens:
         layers: One array per layer, earliest first. The first token of a frame is its class token; the number of
             tokens may differ between layers.
         times: Times of the frames in seconds.
-        sizes: Number of original tokens that each token stands for, where tokens are merged across frames; else None.
-        masks: False where a token is padding; None if there is none.
+        sizes: Number of original tokens that each token stands for; None if no tokens are merged across frames.
+        masks: False where a token is padding; None without padding.
     """
 
     layers: tuple[Float[np.ndarray, "frame _token width"], ...]
@@ -151,14 +151,14 @@ class SegmentEmbedding:
     """The vectors of one segment, coarse to fine, all of unit length.
 
     Attributes:
-        video: The whole segment.
-        frames: Its frames.
-        times: Their times in seconds.
-        tokens: Its tokens; None unless requested.
-        sizes: Number of original tokens that each token is the mean of.
-        frame_lengths: Lengths of the frames before normalization, which trained aligners read; None if the encoder
-            does not provide them.
-        token_lengths: The same for the tokens.
+        video: Vector of the whole segment.
+        frames: Vector of each frame.
+        times: Time of each frame in seconds.
+        tokens: Vector of each token; None unless requested.
+        sizes: Number of original tokens that each token is the mean of; None if tokens are not merged.
+        frame_lengths: Lengths of the frame vectors before normalization, which trained aligners read; None if the
+            encoder does not provide them.
+        token_lengths: Lengths of the token vectors before normalization; None if the encoder does not provide them.
         layers: Outputs of the last layers of the encoder for the same frames; None unless requested.
     """
 
@@ -178,11 +178,12 @@ class TextEmbedding:
 
     Attributes:
         text: The text.
-        sentence: The whole text.
-        words: Its words, without padding and special tokens.
-        states: All states of the text tower from the start to the end token, which is the sentence; not normalized.
-            Trained aligners read them. None if the encoder does not provide them.
-        offset: What inner products with ``sentence`` lack on average to those of a plain text; 0 for plain text.
+        sentence: Vector of the whole text.
+        words: Vector of each word, without padding and special tokens.
+        states: All states of the text tower, from the start token to the end token, which is the sentence; not
+            normalized. Trained aligners read them. None if the encoder does not provide them.
+        offset: Amount by which inner products with ``sentence`` are lower on average than those of a plain text; 0 for
+            plain text.
     """
 
     text: str
@@ -202,18 +203,18 @@ class LayerWords:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """Similarity of a query and every stored frame of one video, and the words that match it.
+    """Similarity of a query to every stored frame of one video, and the texts that match it.
 
     Attributes:
-        scores: Similarities.
-        times: Times of the frames in seconds.
-        start: Start of the stored part in seconds.
-        end: End of the stored part in seconds.
-        best: Score of the best segment, as in a search.
-        typical: Score that few unrelated queries reach in a segment; None for queries that are not text.
-        gaps: Start and end in seconds of stretches without a new frame, too long to be covered by a segment.
-        cuts: Times in seconds at which a new shot begins, rising; empty if shots are not known.
-        texts: The words that match, by time; none for queries that are not text.
+        scores: Similarity of each frame to the query.
+        times: Time of each frame in seconds.
+        start: Start of the stored part of the video in seconds.
+        end: End of the stored part of the video in seconds.
+        best: Similarity of the best segment.
+        typical: Similarity that few unrelated queries reach in a segment; None for queries that are not text.
+        gaps: Start and end in seconds of spans that no segment covers, since the video shows no new frame there.
+        cuts: Times in seconds at which a new shot begins, ascending; empty if shots are not known.
+        texts: Matching texts, by time; empty for queries that are not text.
     """
 
     scores: Float[np.ndarray, " frame"]

@@ -16,14 +16,14 @@ OPTIONS: Mapping[str, type[SearchOptions] | type[LocateOptions]] = {"videos": Se
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedMoment:
-    """A moment of a list, in which it stays when its video is removed.
+    """A moment of a list. It stays in the list when its video is removed from the index.
 
     Attributes:
-        content: Fingerprint of the video, by which it is found when its file was moved or indexed again.
-        path: Path of its file; the last one known if the index does not have it.
-        start: In seconds; less than ``end``.
-        end: In seconds.
-        note: What somebody wrote about it.
+        content: Fingerprint of the video's content, by which it is found again after its file was moved.
+        path: Path of its file; the last known path if the index no longer has the video.
+        start: Start in seconds.
+        end: End in seconds, after ``start``.
+        note: The user's note; may be empty.
         video: Id of the video; None while the index does not have it.
     """
 
@@ -51,12 +51,13 @@ class SavedCollection:
     """A saved search, which runs again whenever it is opened, or a list of moments in an order chosen by the user.
 
     Attributes:
-        name: Its name.
+        name: Name of the collection.
         finds: What a saved search finds: ``videos`` or ``moments``; empty for a list.
-        query: The text of a saved search.
-        options: Its options other than the defaults, those of ``SearchOptions`` or ``LocateOptions``, by name.
-        moments: Those of a list.
-        revision: How often it was changed.
+        query: Text of a saved search; empty for a list.
+        options: Options of a saved search that differ from the defaults, by name, as in ``SearchOptions`` or
+            ``LocateOptions``.
+        moments: Moments of a list, in its order; empty for a saved search.
+        revision: Number of changes so far; a change must name the revision that it replaces.
     """
 
     name: Annotated[str, Shown(example="highlights")]

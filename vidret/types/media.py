@@ -98,13 +98,13 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of a video that is encoded as a whole.
+    """A span of a video that is encoded as a whole.
 
     Attributes:
         video: Id of the video.
-        number: Index of the segment in the video.
-        start: In seconds.
-        end: In seconds.
+        number: Index of the segment in the video, from 0.
+        start: Start in seconds.
+        end: End in seconds.
     """
 
     video: int
@@ -118,8 +118,8 @@ class ShotChange:
     """The boundary between two shots of a video: a cut or a gradual change.
 
     Attributes:
-        start: In seconds; for a cut, the time of the first frame of the new shot.
-        end: In seconds; equal to ``start`` for a cut.
+        start: Start in seconds; for a cut, the time of the first frame of the new shot.
+        end: End in seconds; equal to ``start`` for a cut.
         kind: How the shots are joined.
     """
 
@@ -130,12 +130,12 @@ class ShotChange:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A stretch of a video between two shot changes; gradual changes belong to neither shot.
+    """A span of a video between two shot changes; gradual changes belong to neither shot.
 
     Attributes:
-        start: In seconds.
-        end: In seconds.
-        begins_with: The change that it begins with; None for a shot that begins with the video.
+        start: Start in seconds.
+        end: End in seconds.
+        begins_with: The change before the shot; None for the first shot of a video.
     """
 
     start: Annotated[float, Shown(mcp=True, column=1, digits=2, example=12.48)]
@@ -154,13 +154,13 @@ class TimedText:
     """Words that are said or shown in a video, or that a model generated to describe it.
 
     Attributes:
-        start: In seconds.
-        end: In seconds.
+        start: Start in seconds.
+        end: End in seconds.
         text: The words.
-        source: Where they come from.
-        confidence: Of the model, in 0..1; 1 for subtitles.
-        language: ISO 639-1 code, empty if unknown.
-        speaker: Name of the person who says it, empty if unknown.
+        source: The source of the words.
+        confidence: Confidence of the model that read them, from 0 to 1; 1 for subtitles.
+        language: ISO 639-1 code of the language; empty if unknown.
+        speaker: Name of the speaker; empty if unknown.
     """
 
     start: Annotated[float, Shown(mcp=True, digits=2, example=12.5)]

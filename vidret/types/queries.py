@@ -25,10 +25,10 @@ class Sequence:
     ('a man enters', ('a car leaves', 'rain'))
 
     Attributes:
-        events: Texts. A list of texts in place of one stands for events that happen at the same time.
-        gap: Maximum time in seconds between the end of an event and the start of the next; None for any.
-        verbatim: Whether pictures are compared with the texts as they are written, as papers encode the sentences of a
-            benchmark; else without quotes, which mark words that must be said or shown, and repeated spaces.
+        events: Texts. An inner list of texts stands for events that happen at the same time.
+        gap: Maximum time in seconds from the end of an event to the start of the next; None for any.
+        verbatim: Whether the encoder reads the texts exactly as written, as papers encode the sentences of a benchmark.
+            Otherwise quotes mark words that must be said or shown, and repeated spaces are removed.
     """
 
     events: AnySequence[str | AnySequence[str]]
@@ -49,7 +49,7 @@ TimePoint = tuple[VideoName, float]  # a time of a video, in seconds
 AtLeastField = Annotated[
     float,
     Option(
-        help="Only results that answer the query with this probability or a higher one, such as 0.5.",
+        help="Minimum probability that a result answers the query, from 0 to 1, such as 0.5.",
         panel="Output",
         metavar="P",
         minimum=0,
@@ -61,7 +61,7 @@ AtLeastField = Annotated[
 SourcesField = Annotated[
     tuple[Source, ...] | None,
     Option(
-        help="Compare the query with these only: picture, speech, screen, subtitles, sound, generated "
+        help="Sources to search: picture, speech, screen (text in the picture), subtitles, sound, generated "
         "(descriptions by a model); default: all that the index has.",
         panel="What to search",
         flag="--in",
@@ -73,7 +73,7 @@ SourcesField = Annotated[
 PersonField = Annotated[
     str | None,
     Option(
-        help="Only where this person is seen or heard, as with @NAME in the query; several separated by commas.",
+        help="Person who is seen or heard, as with @NAME in the query; several separated by commas.",
         panel="What to search",
         metavar="NAME",
     ),
@@ -82,7 +82,7 @@ PersonField = Annotated[
 CopiesField = Annotated[
     str,
     Option(
-        help="Whether results that show the same footage are one, or each is a result of its own.",
+        help="Results that show the same footage: fold them into one, or show each.",
         panel="Output",
         metavar="fold|show",
         choices=("fold", "show"),
@@ -92,7 +92,7 @@ CopiesField = Annotated[
 OffsetField = Annotated[
     int,
     Option(
-        help="Number of best results to skip: the next page of a search that showed them.",
+        help="Number of best results to skip, as for the next page.",
         panel="Output",
         metavar="N",
         minimum=0,
@@ -111,34 +111,33 @@ class Filters:
     """The videos that a search covers; a filter of None does not restrict them.
 
     Attributes:
-        folder: A folder that has a file of the video, at any depth.
-        min_seconds: Minimum duration.
-        max_seconds: Maximum duration.
+        folder: Folder that contains a file of the video, at any depth.
+        min_seconds: Minimum duration in seconds.
+        max_seconds: Maximum duration in seconds.
         after: Earliest modification time of that file, in seconds since 1970.
-        before: Its modification time is earlier than this.
-        filmed_after: Earliest time at which the video was filmed, in seconds since 1970, as the file states it; the
-            modification time stands for it if the file does not.
-        filmed_before: It was filmed earlier than this.
-        camera: A part of the camera's make and model.
-        near: Where it was filmed: ``LAT,LON`` in degrees, or ``LAT,LON,KM``; 10 km around by default.
+        before: Time before which that file was modified, in seconds since 1970.
+        filmed_after: Earliest time of filming, in seconds since 1970; the modification time counts if the file states
+            none.
+        filmed_before: Time before which the video was filmed, in seconds since 1970.
+        camera: Part of the make and model of the camera.
+        near: Location of filming: ``LAT,LON`` in degrees for 10 km around it, or ``LAT,LON,KM``.
         min_height: Minimum height in pixels.
         min_fps: Minimum frame rate.
-        sound: Whether it has sound.
-        hdr: Whether it has a high dynamic range.
+        sound: Whether the video has sound.
+        hdr: Whether the video has a high dynamic range.
         orientation: ``landscape``, ``portrait`` or ``square``.
-        language: A language that is heard, by its ISO 639-1 code, where the model that read the speech tells languages
-            apart.
-        heard: The name of a sound that is heard, where sounds were read.
+        language: ISO 639-1 code of a language that is heard; only a multilingual speech model tells languages.
+        heard: Name of a sound that is heard; only in an index with sounds.
     """
 
     folder: Annotated[
         str | None, _filter("Only videos in this folder or below this URL, at any depth.", "DIR|URL", holds="folder")
     ] = None
     min_seconds: Annotated[
-        float | None, _filter("Minimum duration of a video.", "SECONDS", minimum=0, maximum=10**9)
+        float | None, _filter("Minimum duration of a video in seconds.", "SECONDS", minimum=0, maximum=10**9)
     ] = None
     max_seconds: Annotated[
-        float | None, _filter("Maximum duration of a video.", "SECONDS", minimum=0, maximum=10**9)
+        float | None, _filter("Maximum duration of a video in seconds.", "SECONDS", minimum=0, maximum=10**9)
     ] = None
     after: Annotated[
         float | None,
@@ -152,22 +151,25 @@ class Filters:
     filmed_after: Annotated[
         float | None,
         _filter(
-            "Only videos filmed at this time or later, as their files say; if they do not, modified.",
+            "Only videos filmed at this time or later; the modification time counts if a file states no other.",
             "DATE",
             holds="date",
         ),
     ] = None
     filmed_before: Annotated[float | None, _filter("Only videos filmed before this time.", "DATE", holds="date")] = None
-    camera: Annotated[str | None, _filter("Only videos of this camera: a part of its make and model.", "NAME")] = None
+    camera: Annotated[str | None, _filter("Only videos of this camera, by part of its make and model.", "NAME")] = None
     near: Annotated[
         str | None,
         _filter(
-            "Only videos filmed within 10 km, or a third number, of this place in degrees, such as 48.1,11.6.",
+            "Only videos filmed within 10 km of this latitude and longitude in degrees, such as 48.1,11.6; a third "
+            "number sets another radius in km.",
             "LAT,LON[,KM]",
         ),
     ] = None
-    min_height: Annotated[int | None, _filter("Minimum height in pixels.", "PIXELS", minimum=0, maximum=10**6)] = None
-    min_fps: Annotated[float | None, _filter("Minimum frame rate.", "FPS", minimum=0, maximum=10**6)] = None
+    min_height: Annotated[
+        int | None, _filter("Minimum height of a video in pixels.", "PIXELS", minimum=0, maximum=10**6)
+    ] = None
+    min_fps: Annotated[float | None, _filter("Minimum frame rate of a video.", "FPS", minimum=0, maximum=10**6)] = None
     sound: Annotated[bool | None, _filter("Only videos with (on) or without (off) sound.", "on|off")] = None
     hdr: Annotated[bool | None, _filter("Only videos with (on) or without (off) high dynamic range.", "on|off")] = None
     orientation: Annotated[
@@ -177,13 +179,17 @@ class Filters:
     language: Annotated[
         str | None,
         _filter(
-            "Only videos in which this language is heard, such as de, by a speech model of many languages.", "CODE"
+            "Only videos in which this language is heard, as ISO 639-1 code, such as de; needs a multilingual speech "
+            "model.",
+            "CODE",
         ),
     ] = None
     heard: Annotated[
         str | None,
         _filter(
-            "Only videos in which this sound is heard, such as music, or applause by a sound model that tags.", "NAME"
+            "Only videos in which this sound is heard, such as music; a sound model that tags knows more, such as "
+            "applause.",
+            "NAME",
         ),
     ] = None
 
@@ -220,8 +226,8 @@ class SearchOptions:
     refine: Annotated[
         bool,
         Option(
-            help="Order the best videos again by their likeness to each other (SuperGlobal). Finds more of a kind, but "
-            "by text single videos less surely. Compares only pictures.",
+            help="Rerank the best videos by their similarity to each other (SuperGlobal). Finds more videos of a kind, "
+            "but a single video by text less reliably. Compares only pictures.",
             panel="Model",
         ),
     ] = False
@@ -231,31 +237,31 @@ class SearchOptions:
     like: Annotated[
         tuple[TimePoint, ...],
         Option(
-            help="A result that resembles what you look for, by its file and time: a.mp4@1:30. Repeatable; works "
-            "without QUERY too.",
+            help="A result that resembles what you look for, as file and time: a.mp4@1:30. Repeatable; QUERY may be "
+            "left out.",
             panel="What to search",
             metavar="FILE@TIME",
             holds="times",
-            http_help="Times of videos that resemble what is looked for, as [id, seconds].",
+            http_help="Results that resemble what is looked for, as pairs [video id, seconds].",
             mcp=True,
         ),
     ] = ()
     unlike: Annotated[
         tuple[TimePoint, ...],
         Option(
-            help="A result that differs from what you look for. Repeatable.",
+            help="A result that does not resemble what you look for, as file and time. Repeatable.",
             panel="What to search",
             metavar="FILE@TIME",
             holds="times",
-            http_help="Times of videos that differ from what is looked for, as [id, seconds].",
+            http_help="Results that do not resemble what is looked for, as pairs [video id, seconds].",
             mcp=True,
         ),
     ] = ()
     seen: Annotated[
         tuple[TimePoint, ...] | None,
         Option(
-            help="Times of videos that were shown and are not what is looked for, as [id, seconds]; default: likes are "
-            "compared with the first 20 without feedback.",
+            help="Results that were shown and are not what is looked for, as pairs [video id, seconds]; default: the "
+            "first 20 results without feedback.",
             panel=None,
             holds="times",
         ),
@@ -263,7 +269,7 @@ class SearchOptions:
     display: Annotated[
         str,
         Option(
-            help="What to show: the best results, or the best one of each kind, for exploring.",
+            help="Results to show: the best, or the best one of each kind, for exploring.",
             panel="Output",
             metavar="best|diverse",
             choices=("best", "diverse"),
@@ -272,8 +278,8 @@ class SearchOptions:
     sort_by: Annotated[
         str | None,
         Option(
-            help="Sort what matches by how much it has of an attribute: a word such as crowded, two opposites such as "
-            "snowy/green, or a taught concept such as @festive.",
+            help="Sort matching results by an attribute, the strongest first: a word such as crowded, two opposites "
+            "such as snowy/green, or a taught concept such as @festive.",
             panel="Output",
             metavar="WORD|A/B|@NAME",
             mcp=True,
@@ -289,12 +295,12 @@ class LocateOptions:
     videos: Annotated[
         int,
         Option(
-            help="Number of best videos to look into, if no VIDEO is given.",
+            help="Number of best videos to locate moments in, if no VIDEO is given.",
             panel="What to search",
             metavar="N",
             minimum=1,
             maximum=MAX_LOCATED,
-            http_help="Number of best videos to look into.",
+            http_help="Number of best videos to locate moments in, if no video is given.",
         ),
     ] = 10
     sources: SourcesField = None
@@ -320,7 +326,7 @@ class LocateOptions:
     snap: Annotated[
         bool,
         Option(
-            help="Whether moments begin and end at cuts where they can, or always midway between two frames.",
+            help="Move the ends of moments to nearby cuts (on), or leave them midway between two frames (off).",
             panel="Output",
             metavar="on|off",
         ),
@@ -328,7 +334,7 @@ class LocateOptions:
     refine_edges: Annotated[
         bool,
         Option(
-            help="Decode and encode a few frames more around the edges of moments that are at no cut, which makes them "
+            help="Decode and encode a few more frames around the ends of moments that are at no cut, which makes these "
             "precise to about 0.1 s.",
             panel="Output",
         ),
@@ -338,13 +344,13 @@ class LocateOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConceptExample:
-    """An image, or a stretch of an indexed video, that shows a concept or does not.
+    """An image, or a span of an indexed video, that shows a concept or does not.
 
     Attributes:
-        path: Path of the image or the video; a name for an image that is given.
-        start: Start of the stretch in seconds; None for an image, and for a whole video.
-        end: End of the stretch in seconds.
-        image: The image, uint8 (height, width, 3), where it is not read from ``path``. It is not kept.
+        path: Path of the image or the video; a name if the image itself was given.
+        start: Start of the span in seconds; None for an image, and for a whole video.
+        end: End of the span in seconds; None for an image, and for a whole video.
+        image: The image, uint8 (height, width, 3), if it is not read from ``path``. It is not stored.
     """
 
     path: Annotated[str, Shown(holds="path", example="/videos/beach.mp4")]
@@ -358,11 +364,11 @@ class Concept:
     """A taught concept of an index; ``@name`` stands for it in queries.
 
     Attributes:
-        name: Its name.
-        text: What the encoder reads for it.
-        share: Weight of the examples, 0..1; the rest is that of the text.
-        yes: Examples that show it.
-        no: Examples that do not.
+        name: Name of the concept, without the @.
+        text: Text that the encoder reads in place of ``@name``.
+        share: Weight of the examples, from 0 to 1; the rest is the weight of the text.
+        yes: Examples that show the concept.
+        no: Examples that do not show it; may be empty.
     """
 
     name: Annotated[str, Shown(example="mascot")]

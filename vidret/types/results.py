@@ -31,13 +31,13 @@ class Evidence:
     """A part of a video that matches a query, in one source.
 
     Attributes:
-        source: Where it was found.
-        start: In seconds.
-        end: In seconds.
-        share: Its share of the score, in 0..1.
-        text: The words; empty for a picture.
-        matches: Start and end of the matching words in ``text``, in characters.
-        person: The person of the query who is seen or heard then; empty for other evidence.
+        source: The source that matches.
+        start: Start in seconds.
+        end: End in seconds; equal to ``start`` for a single frame.
+        share: Its share of the score, from 0 to 1.
+        text: The matching text; empty for pictures.
+        matches: The matching words in ``text``, as pairs of character offsets: start, and end (exclusive).
+        person: The person of the query who is seen or heard here; empty for other evidence.
     """
 
     source: Annotated[Source, Shown(mcp=True)]
@@ -55,9 +55,9 @@ class EventSpan:
 
     Attributes:
         text: The event, as it was searched for.
-        start: In seconds.
-        end: In seconds.
-        score: In standard deviations above what unrelated queries reach.
+        start: Start in seconds.
+        end: End in seconds.
+        score: Evidence for this event, in nats; higher is better.
     """
 
     text: Annotated[str, Shown(example="a man enters")]
@@ -68,12 +68,12 @@ class EventSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NearCopy:
-    """A video that shows the footage of a result, so it is not a result itself.
+    """A video that shows the same footage as a result, and is therefore not a result of its own.
 
     Attributes:
         video: Id of the video.
         path: Path of its file.
-        time: Where the footage that was found is in it, in seconds.
+        time: Time of the footage in this video, in seconds.
     """
 
     video: VideoId
@@ -96,16 +96,17 @@ class Hit:
         video: Id of the video.
         path: Path of its file.
         segment: Its best segment.
-        time: Time of the best frame in seconds.
-        score: Evidence in nats, the logarithm of a likelihood ratio; higher is better.
-        weak: Whether it is unlikely that an answer scores no higher, in an index of this size.
-        copies: Further paths of the same content.
-        why: Evidence of each source, and, where pictures are compared with nothing else, the levels of the ranker; and
-            how much it has of the attribute that results are sorted by, in standard deviations above the index's mean.
+        time: Time of the best match in seconds: a frame, or the start of a text.
+        score: Evidence that the video matches, in nats (a log-likelihood ratio); higher is better.
+        weak: Whether an index of this size whose best result scores this low probably (72 % or more) has no answer;
+            False for images and vectors.
+        copies: Other paths of the same content.
+        why: The score of each source, in nats. If only pictures match, also the similarities that the ranker combines;
+            after sorting by an attribute, also its strength, in standard deviations above the mean of the index.
         evidence: What matches, best first; empty in an index without words.
-        events: Where each event of a query of several was found; empty for all others.
-        probability: How likely the video answers the query, in 0..1; None for images and vectors.
-        near_copies: Videos of other content that show the same footage, such as in another resolution.
+        events: Where each event was found, if the query has several; empty otherwise.
+        probability: Probability that the video answers the query, from 0 to 1; None for images and vectors.
+        near_copies: Videos with different content that show the same footage, such as in another resolution.
     """
 
     video: VideoId
@@ -124,7 +125,7 @@ class Hit:
     @property
     @show_property(LIKELIHOOD)
     def likelihood(self) -> Likelihood | None:
-        """Its probability as a word."""
+        """The probability as a word: ``likely`` from 0.7, ``unlikely`` below 0.28, else ``possible``; None without."""
         return rate_probability(self.probability)
 
 
@@ -135,19 +136,22 @@ class Moment:
     Attributes:
         video: Id of the video.
         path: Path of its file.
-        start: In seconds; less than ``end``.
-        end: In seconds.
-        score: Evidence in nats, as of ``Hit``, for the best moment of a video; of others as much less as they match or
-            stand out less, for ``head`` the logarithm of how much less probable they are.
-        weak: Whether it is unlikely that an answer scores no higher; never more probable than 28 %.
-        by: ``curve`` (training-free), ``head`` (a trained grounding head), ``words``, or ``list``: somebody picked it.
-        similarity: Mean of the curve inside the span, for ``curve`` and one event; None otherwise.
+        start: Start in seconds.
+        end: End in seconds, after ``start``.
+        score: Evidence in nats, higher is better: the score of the video for its best moment, and less for its other
+            moments by what they lack to the best one.
+        weak: Whether an index whose best result scores this low probably (72 % or more) has no answer; False for images
+            and vectors.
+        by: What found it: ``curve`` (frame similarities), ``head`` (a trained grounding head) or ``words``; ``list`` if
+            a user picked it.
+        similarity: Mean similarity of its frames to the query, if ``curve`` found it for a single event; None
+            otherwise.
         evidence: What matches, best first; empty in an index without words.
-        events: As in ``Hit``.
-        probability: How likely it answers the query: as of ``Hit`` for the best moment of a video, less for others; a
-            video that was named is judged by itself.
-        near_copies: As in ``Hit``.
-        note: What somebody wrote about a moment of a list; empty for what a search finds.
+        events: Where each event was found, if the query has several; empty otherwise.
+        probability: Probability that it answers the query, from 0 to 1; None for images and vectors. Moments of a
+            single named video are rated without comparison to other videos.
+        near_copies: Videos with different content that show the same footage, such as in another resolution.
+        note: The user's note on a moment of a list; empty for results of a search.
     """
 
     video: VideoId
@@ -167,21 +171,21 @@ class Moment:
     @property
     @show_property(LIKELIHOOD)
     def likelihood(self) -> Likelihood | None:
-        """Its probability as a word."""
+        """The probability as a word: ``likely`` from 0.7, ``unlikely`` below 0.28, else ``possible``; None without."""
         return rate_probability(self.probability)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveText:
-    """Words of a video that match a query, with their height in its curve.
+    """A text of a video that matches a query, with its height on the curve.
 
     Attributes:
-        source: Where they were found.
-        start: In seconds.
-        end: In seconds.
-        score: The similarity of a frame that would speak for the query as much.
-        text: The words.
-        matches: As in ``Evidence``.
+        source: The source of the text.
+        start: Start in seconds.
+        end: End in seconds.
+        score: Height on the curve: the similarity of a frame that would be equally strong evidence.
+        text: The text.
+        matches: The matching words in ``text``, as pairs of character offsets: start, and end (exclusive).
     """
 
     source: TextSource
@@ -200,8 +204,8 @@ class TaggedVideo:
         video: Id of the video.
         path: Path of its file.
         tag: Name of the class.
-        probability: Probability that it belongs to this class, if it belongs to one of them.
-        copies: Further paths of the same content.
+        probability: Probability of this class, given that the video belongs to one of the classes; from 0 to 1.
+        copies: Other paths of the same content.
     """
 
     video: VideoId
@@ -213,21 +217,21 @@ class TaggedVideo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedFootage:
-    """A stretch of a video that shows the same footage as a clip.
+    """A span of a video that shows the same footage as a clip.
 
     Attributes:
         video: Id of the video.
         path: Path of its file.
-        start: Where the footage begins in the video, in seconds.
-        end: Where it ends.
-        clip_start: Where it begins in the clip, in seconds.
-        clip_end: Where it ends.
+        start: Start of the footage in the video, in seconds.
+        end: End of the footage in the video, in seconds.
+        clip_start: Start of the footage in the clip, in seconds.
+        clip_end: End of the footage in the clip, in seconds.
         speed: Seconds of the video per second of the clip.
-        similarity: Mean similarity of the frame vectors above that of unrelated frames.
-        agreement: How well decoded frames agree in what moves, at most 1; None if they could not be compared.
-        mirrored: Whether the pictures are mirrored left to right.
-        moves: Whether enough moves to tell the footage from another recording of the same place.
-        copies: Further paths of the same content.
+        similarity: Mean similarity of the frame vectors, less that of unrelated frames.
+        agreement: Correlation of the changes between decoded frames, at most 1; None if no frames were compared.
+        mirrored: Whether the video is mirrored left to right.
+        moves: Whether enough changes to tell the footage from another recording at the same location.
+        copies: Other paths of the same content.
     """
 
     video: VideoId
@@ -249,20 +253,22 @@ class CopiedFile:
     """A file of a group of copies, compared with the best file of the group.
 
     Attributes:
-        video: Id of its video.
-        path: Its path.
-        width: Of the picture in pixels; 0 if unknown.
-        height: The same.
+        video: Id of the video.
+        path: Path of the file.
+        width: Width in pixels; 0 if unknown.
+        height: Height in pixels; 0 if unknown.
         bit_rate: Bits per second of the whole file; 0 if unknown.
-        duration: In seconds.
-        start: Where the footage of the best file begins in this file, in seconds.
-        end: Where it ends.
-        best_start: Where the shared footage begins in the best file.
+        duration: Duration in seconds.
+        start: Start of the shared footage in this file, in seconds.
+        end: End of the shared footage in this file, in seconds.
+        best_start: Start of the shared footage in the best file, in seconds.
         speed: Seconds of this file per second of the best one.
-        differs: How it differs: ``same content``, ``mirrored``, ``cropped``, ``bars``, ``faster``, ``slower``,
-            ``part`` of the best file, ``longer`` by other footage, ``damaged``; empty if it only looks the same.
-        agreement: How well decoded frames agree in what moves, at most 1; 1 for the best file and the same content.
-        moves: False if too little moves to tell the footage from another recording of the same place.
+        differs: How it differs from the best file: ``same content`` (byte for byte), ``mirrored``, ``cropped``,
+            ``bars``, ``faster``, ``slower``, ``part`` (shows only a part of it), ``longer`` (shows other footage too),
+            ``damaged``; empty if no difference was found.
+        agreement: Correlation of the changes between decoded frames, at most 1; 1 for the best file and ``same
+            content``.
+        moves: Whether enough changes to tell the footage from another recording at the same location.
     """
 
     video: VideoId
@@ -302,13 +308,13 @@ class Person:
 
     Attributes:
         id: Number of the person.
-        name: Name that the user gave; empty without one.
-        handle: What stands for the person after an @ in a query.
+        name: Name given by the user; empty if there is none.
+        handle: Name after an @ in queries: ``mum`` for ``@mum``.
         hidden: Whether the user hid the person.
-        tracks: Number of stretches in which a face or a voice was followed.
-        videos: Number of videos.
-        seconds: Their length together.
-        best_tracks: Ids of the tracks that show the person best.
+        tracks: Number of tracks, the spans in which a face or a voice was followed.
+        videos: Number of videos with a track of the person.
+        seconds: Total duration of the tracks in seconds.
+        best_tracks: Ids of the clearest tracks, best first.
     """
 
     id: Annotated[int, Shown(example=7)]
@@ -323,15 +329,15 @@ class Person:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonTrack:
-    """A stretch of a video in which a person is seen or heard.
+    """A span of a video in which a person is seen or heard.
 
     Attributes:
         id: Number of the track.
         video: Id of the video.
         path: Path of its file.
-        start: In seconds.
-        end: In seconds.
-        by_user: Whether the user said whose it is.
+        start: Start in seconds.
+        end: End in seconds.
+        by_user: Whether the user said who it is.
     """
 
     id: Annotated[int, Shown(example=12)]
@@ -344,13 +350,13 @@ class PersonTrack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindOfVideo:
-    """A kind of content that videos show, with its most typical moment.
+    """A kind of content that videos show, with a typical moment.
 
     Attributes:
-        video: Id of the video with the most typical moment.
+        video: Id of the video with the typical moment.
         path: Path of its file.
-        time: That moment, in seconds.
-        num_videos: Number of videos that show this kind, among those that were looked at.
+        time: Time of the typical moment in seconds.
+        num_videos: Number of videos that show this kind; in a large index, of a sample.
     """
 
     video: VideoId
@@ -365,9 +371,9 @@ class MappedMoment:
 
     Attributes:
         video: Id of the video.
-        time: In seconds.
-        x: From the left, in 0..1.
-        y: From the top, in 0..1.
+        time: Time in seconds.
+        x: Position from the left, from 0 to 1.
+        y: Position from the top, from 0 to 1.
     """
 
     video: VideoId
@@ -383,7 +389,7 @@ class UnusualVideo:
     Attributes:
         video: Id of the video.
         path: Path of its file.
-        likeness: Mean cosine with the videos that it resembles most.
+        likeness: Mean cosine similarity to the five videos most like it.
     """
 
     video: VideoId

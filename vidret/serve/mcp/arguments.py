@@ -101,7 +101,10 @@ class ToolArguments(BaseModel, extra="forbid"):
 class QueryArguments(ToolArguments):
     """Arguments of the search tools, besides the options marked ``mcp``."""
 
-    query: Annotated[QueryText, Field(description="What is seen, said or written; -word excludes.")]
+    query: Annotated[
+        QueryText,
+        Field(description='What is seen, said or written; "some words" must be said or written, -word excludes.'),
+    ]
 
 
 @with_options(SearchOptions, mcp_only=True)
@@ -113,24 +116,26 @@ class SearchArguments(QueryArguments):
 class LocateArguments(QueryArguments):
     """Arguments of ``locate``."""
 
-    video: Annotated[Id | None, Field(description="Id of the only video to look in; default: all.")] = None
+    video: Annotated[Id | None, Field(description="Id of the only video to look in; default: the best videos.")] = None
 
 
 class TranscriptArguments(ToolArguments):
     """Arguments of ``transcript``."""
 
     video: Id
-    start: Annotated[Seconds, Field(description="Earliest time in seconds.")] = 0.0
-    end: Annotated[Seconds | None, Field(description="Latest time in seconds; default: the end.")] = None
-    sources: Annotated[list[TextSource] | None, Field(description="Default: all but sounds.")] = None
-    offset: Annotated[int, Field(ge=0, le=MAX_ID, description="Lines to skip: next_offset.")] = 0
+    start: Annotated[Seconds, Field(description="Start of the part to read, in seconds.")] = 0.0
+    end: Annotated[Seconds | None, Field(description="End of the part, in seconds; default: end of the video.")] = None
+    sources: Annotated[list[TextSource] | None, Field(description="Sources to read; default: all but sounds.")] = None
+    offset: Annotated[int, Field(ge=0, le=MAX_ID, description="Number of lines to skip, as in next_offset.")] = 0
 
 
 class FramesArguments(ToolArguments):
     """Arguments of ``frames``."""
 
     video: Id
-    times: Annotated[list[Seconds], Field(min_length=1, max_length=MAX_TIMES, description="Times in seconds.")]
+    times: Annotated[
+        list[Seconds], Field(min_length=1, max_length=MAX_TIMES, description="Times of the frames in seconds.")
+    ]
     width: Annotated[
         int, Field(ge=MIN_FRAME_WIDTH, le=MAX_FRAME_WIDTH, description="Maximum width of an image in pixels.")
     ] = 512
@@ -140,15 +145,17 @@ class DescribeArguments(ToolArguments):
     """Arguments of ``describe_video``."""
 
     video: Id
-    offset: Annotated[int, Field(ge=0, le=MAX_ID, description="Shots to skip: next_offset.")] = 0
+    offset: Annotated[int, Field(ge=0, le=MAX_ID, description="Number of shots to skip, as in next_offset.")] = 0
 
 
 class ListArguments(ToolArguments):
     """Arguments of ``list_videos``."""
 
-    contains: Annotated[str, Field(max_length=200, description="Only videos whose path contains this.")] = ""
+    contains: Annotated[
+        str, Field(max_length=200, description="Only videos whose path contains this text; case is ignored.")
+    ] = ""
     limit: CountField = 50
-    offset: Annotated[int, Field(ge=0, le=MAX_ID, description="Videos to skip: next_offset.")] = 0
+    offset: Annotated[int, Field(ge=0, le=MAX_ID, description="Number of videos to skip, as in next_offset.")] = 0
 
 
 class _Untitled(GenerateJsonSchema):

@@ -45,22 +45,22 @@ class AskRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"qu
     """A question about videos."""
 
     question: Annotated[str, Field(min_length=1, max_length=MAX_QUESTION)]
-    videos: list[Id] = Field([], max_length=MAX_VIDEOS, description="Videos to look in; default: all of them.")
+    videos: list[Id] = Field([], max_length=MAX_VIDEOS, description="Ids of the videos to look in; empty for all.")
 
 
 @with_rows_of(ContextMoment)
 class AskedMoment(LinkedRow):
     """A moment that may answer the question; ``number`` is what the answer cites."""
 
-    duration: float = Field(description="Of the video, in seconds.", examples=[90.0])
+    duration: float = Field(description="Duration of the video in seconds.", examples=[90.0])
 
 
 class MomentsEvent(BaseModel):
-    """The first event, ``moments``: what was retrieved, by video and time; again, with more, before a second round."""
+    """The first event, ``moments``: what was retrieved, by video and time. A second round sends it again with more."""
 
     question: str
     moments: list[AskedMoment]
-    notes: list[str] = Field(description="What could not be read.")
+    notes: list[str] = Field(description="Notes on what could not be read.")
 
 
 class TextEvent(BaseModel):
@@ -72,10 +72,13 @@ class TextEvent(BaseModel):
 class AnswerEvent(BaseModel):
     """The last event, ``answer``."""
 
-    text: str = Field(description="Without citations of other moments.", examples=["A man opens it [1]."])
-    shown: bool = Field(description="Whether the videos show it, by the model's account.")
-    cited: list[int] = Field(description="Numbers of the moments that it cites.", examples=[[1]])
-    notes: list[str] = Field(description="What was removed or is missing.")
+    text: str = Field(
+        description="The answer; citations of moments that were not retrieved are removed.",
+        examples=["A man opens it [1]."],
+    )
+    shown: bool = Field(description="Whether the videos show the answer, according to the model.")
+    cited: list[int] = Field(description="Numbers of the moments that the answer cites.", examples=[[1]])
+    notes: list[str] = Field(description="Notes on what was removed or is missing.")
 
 
 MAX_ASKED = 4  # concurrent requests to the endpoint

@@ -18,12 +18,14 @@ from vidret.types import Filters, KindOfVideo, MappedMoment
 class FacetsRequest(BaseModel, extra="forbid"):
     """The videos to count."""
 
-    utc_offset: int = Field(0, ge=-86400, le=86400, description="Of the days, in seconds; 3600 is an hour east.")
+    utc_offset: int = Field(
+        0, ge=-86400, le=86400, description="Time zone of the days, in seconds east of UTC, such as 3600."
+    )
 
 
 @with_options(Filters)
 class BrowseRequest(BaseModel, extra="forbid"):
-    """The videos to look around in."""
+    """The videos to browse."""
 
 
 @with_options(Filters)
@@ -38,12 +40,12 @@ class UnusualRequest(BaseModel, extra="forbid"):
 
 @with_rows_of(Facets)
 class FacetsAnswer(BaseModel):
-    """Numbers of videos by fact, each regardless of the filter by that fact."""
+    """Numbers of videos that pass the filters, by property; those of a property ignore the filter by it."""
 
 
 @with_rows_of(KindOfVideo)
 class KindRow(LinkedRow):
-    """A kind of segments, by a typical one."""
+    """A kind of content, shown by a typical moment."""
 
 
 @with_rows_of(MappedMoment)
@@ -58,13 +60,13 @@ class KindsAnswer(BaseModel):
 
 
 class MapAnswer(BaseModel):
-    """The moments of a map; those that look alike are near."""
+    """The moments of a map, on which similar ones are near each other."""
 
     moments: list[MappedRow]
 
 
 class UnusualAnswer(BaseModel):
-    """Videos, the least like others first."""
+    """Unusual videos, the most unusual first."""
 
     videos: list[VideoRow]
 
@@ -75,7 +77,7 @@ def browsing_routes(engine: Engine, worker: Worker) -> APIRouter:
 
     @router.get("/facets")
     def count_facets(request: Annotated[FacetsRequest, Query()]) -> FacetsAnswer:
-        """Count the videos that have each fact that filters ask for."""
+        """Count the videos by each property that can be filtered by."""
         facets = engine.facets(collect_options(request, Filters), utc_offset_s=request.utc_offset)
         return write_row(FacetsAnswer, facets)
 
@@ -95,7 +97,7 @@ def browsing_routes(engine: Engine, worker: Worker) -> APIRouter:
 
     @router.get("/unusual")
     async def list_unusual(request: Annotated[UnusualRequest, Query()]) -> UnusualAnswer:
-        """List the videos that are least like their surroundings."""
+        """List the videos that are least like the others."""
         filters, against = collect_options(request, Filters), Filters(folder=request.against)
         unusual_videos = await worker.call(lambda engine: engine.explorer.list_unusual(filters, against, request.k))
         return UnusualAnswer(videos=[video_row(engine.video(unusual.video)) for unusual in unusual_videos])

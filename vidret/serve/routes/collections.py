@@ -63,7 +63,7 @@ class PickedRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [P
     video: Id
     start: Seconds
     end: Seconds
-    note: str = Field("", max_length=MAX_NOTE)
+    note: str = Field("", max_length=MAX_NOTE, description="A note for the user.")
 
 
 class AddRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"moments": [PICKED]}]}):
@@ -73,23 +73,23 @@ class AddRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"mo
 
 
 class ListedRequest(PickedRequest):
-    """A moment of a list: of a video of the index, or of one that was removed, by its content."""
+    """A moment of a list: of a video of the index, or of a removed one, which is named by its content."""
 
     video: Id | None = None  # type: ignore[assignment]
-    content: str = Field("", max_length=200)
+    content: str = Field("", max_length=200, description="Fingerprint of the content, if the video was removed.")
 
 
 SAVED = {"finds": "videos", "query": "a dog", "options": {"k": 20}}
 
 
 class CollectionRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [SAVED]}):
-    """A collection as it is to be: a saved search with its query and options, or a list with its moments."""
+    """The new state of a collection: a saved search with its query and options, or a list with its moments."""
 
     finds: Literal["", "videos", "moments"] = Field("", description="What a saved search finds; empty for a list.")
-    query: str = ""
-    options: dict[str, Any] = Field({}, description="Fields of /api/search or /api/locate.")
-    moments: list[ListedRequest] = Field([], max_length=MAX_MOMENTS)
-    revision: int = Field(0, ge=0, description="That of the collection that it replaces; 0 for a new one.")
+    query: str = Field("", description="Text of a saved search; empty for a list.")
+    options: dict[str, Any] = Field({}, description="Options of a saved search: fields of /api/search or /api/locate.")
+    moments: list[ListedRequest] = Field([], max_length=MAX_MOMENTS, description="Moments of a list, in its order.")
+    revision: int = Field(0, ge=0, description="Revision of the collection to replace; 0 for a new one.")
 
 
 @with_rows_of(SavedCollection)
@@ -122,21 +122,21 @@ def collection_routes(engine: Engine, worker: Worker, *, timeout: float) -> APIR
 
     @router.put("/{name}", responses=refusals(400, 403, 404, 409, 413), dependencies=[CHANGE_OWN])
     def save(request: Request, name: Name, body: CollectionRequest) -> CollectionRow:
-        """Keep a saved search or a list, in place of the one whose revision is given."""
+        """Store a saved search or a list, in place of the given revision."""
         saved = read_collection(engine, name, body)
         check_shown(engine, request.scope[GRANT], saved)
         return write_row(CollectionRow, engine.save_collection(saved))
 
     @router.post("/{name}/moments", responses=refusals(400, 403, 404, 413), dependencies=[CHANGE_OWN])
     def add(request: Request, name: Name, body: AddRequest) -> CollectionRow:
-        """Add moments to the end of a list, which is made if there is none."""
+        """Add moments to the end of a list, which is created if needed."""
         added = SavedCollection(name=name, moments=tuple(read_moment(engine, moment) for moment in body.moments))
         check_shown(engine, request.scope[GRANT], added)
         return write_row(CollectionRow, engine.add_to_list(name, added.list_moments()))
 
     @router.delete("/{name}", responses=refusals(403, 404), dependencies=[CHANGE])
     def remove(name: Name) -> CollectionsAnswer:
-        """Remove a saved search or a list, and list those that remain; videos stay."""
+        """Remove a saved search or a list, and list the remaining ones; videos stay."""
         engine.remove_collection(name)
         return list_kept()
 
@@ -144,11 +144,15 @@ def collection_routes(engine: Engine, worker: Worker, *, timeout: float) -> APIR
     async def export(
         request: Request,
         name: Name,
-        form: Annotated[Literal[FORMATS], Query(alias="format", description="Of the file.")],  # type: ignore[valid-type]
-        fps: Annotated[float | None, Query(gt=0, le=1000, description="Frame rate of a timeline.")] = None,
-        handles: Annotated[float, Query(ge=0, le=3600, description="Seconds around each moment in a timeline.")] = 0.0,
+        form: Annotated[Literal[FORMATS], Query(alias="format", description="File format.")],  # type: ignore[valid-type]
+        fps: Annotated[
+            float | None, Query(gt=0, le=1000, description="Frame rate of a timeline; default: that of most moments.")
+        ] = None,
+        handles: Annotated[
+            float, Query(ge=0, le=3600, description="Seconds before and after each moment in a timeline.")
+        ] = 0.0,
     ) -> Response:
-        """Return what a collection holds now for other programs, or as a page; a saved search is run again."""
+        """Return the current contents of a collection as a file or a page; a saved search is run again."""
         collection = await run_in_threadpool(engine.collection, name)
         moments = as_moments(await worker.call(lambda engine: engine.collect(name)))
         clip_url = CLIP_URL if request.scope[GRANT].collection and not collection.finds else ""

@@ -22,10 +22,10 @@ EXAMPLE = {"image": TINY_IMAGE}
 
 
 class ExampleRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [EXAMPLE]}):
-    """An image, or a stretch of a video; without start and end, the whole video."""
+    """An image, or a span of a video; without start and end, the whole video."""
 
-    image: str | None = Field(None, min_length=1, description="Base64 of an image; see CurveRequest.")
-    name: str = Field("an image", min_length=1, max_length=4096, description="What the list of examples calls it.")
+    image: str | None = Field(None, min_length=1, description="Base64 of an image, as in CurveRequest.")
+    name: str = Field("an image", min_length=1, max_length=4096, description="Name of the image in lists of examples.")
     video: Id | None = None
     start: Seconds | None = None
     end: Seconds | None = None
@@ -44,11 +44,13 @@ class TeachRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"
     """A concept to teach."""
 
     name: Name
-    text: QueryText | None = Field(None, description="What the encoder reads for it; default: the name.")
-    yes: list[ExampleRequest] = Field([], max_length=MAX_EXAMPLES, description="Examples that show it.")
-    no: list[ExampleRequest] = Field([], max_length=MAX_EXAMPLES, description="Examples that do not.")
-    replace: bool = Field(False, description="Replace a concept of that name.")
-    add: bool = Field(False, description="Add the examples to those of a concept of that name, if there is one.")
+    text: QueryText | None = Field(
+        None, description="Text that the encoder reads in place of @name; default: the name."
+    )
+    yes: list[ExampleRequest] = Field([], max_length=MAX_EXAMPLES, description="Examples that show the concept.")
+    no: list[ExampleRequest] = Field([], max_length=MAX_EXAMPLES, description="Examples that do not show it.")
+    replace: bool = Field(False, description="Replace an existing concept of that name.")
+    add: bool = Field(False, description="Add the examples to an existing concept of that name, if there is one.")
 
 
 @with_rows_of(Concept)
@@ -92,7 +94,7 @@ def concept_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRo
 
     @router.delete("/{name}", responses=refusals(403, 404), dependencies=[CHANGE])
     async def forget(name: Annotated[Name, Path()]) -> ConceptsAnswer:
-        """Forget a concept, and list those that remain."""
+        """Forget a concept, and list the remaining ones."""
         await worker.call(lambda engine: engine.forget(name))
         return await run_in_threadpool(list_taught)
 

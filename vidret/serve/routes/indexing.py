@@ -30,31 +30,28 @@ from vidret.video.workers.process import NEW_GROUP
 class IndexRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"paths": ["/videos/new"]}]}):
     """Files and folders to index."""
 
-    paths: list[str] = Field(min_length=1, max_length=1000, description="Absolute paths, under the allowed roots.")
+    paths: list[str] = Field(min_length=1, max_length=1000, description="Absolute paths below an allowed folder.")
     retry_failed: bool = Field(False, description="Try failed files again, even unchanged ones.")
 
 
 class ProgressRow(BaseModel):
-    """Progress of a run: ``share`` of the segments that are encoded, ``elapsed`` and ``left`` in seconds.
+    """Progress of a run."""
 
-    ``file`` is the one that is being read, empty if none is.
-    """
-
-    share: float
-    done: int
-    files: int
-    failed: int
-    elapsed: float
-    left: float | None
-    file: str = ""
+    share: float = Field(description="Share of the work that is done, from 0 to 1.")
+    done: int = Field(description="Number of files done.")
+    files: int = Field(description="Number of files to do, the done ones included.")
+    failed: int = Field(description="Number of files that failed.")
+    elapsed: float = Field(description="Time since the start in seconds.")
+    left: float | None = Field(description="Estimated remaining time in seconds; null while unknown.")
+    file: str = Field("", description="File that is being read; empty if none is.")
 
 
 class FolderAnswer(BaseModel):
-    """A folder whose videos may be indexed, and the folders in it; without a path those that are allowed."""
+    """A folder whose videos may be indexed, and its subfolders; without a path, the allowed folders."""
 
     path: str
-    parent: str | None = Field(description="Null for a folder that is not in an allowed one.")
-    folders: list[str] = Field(description="Paths, at most 1,000.")
+    parent: str | None = Field(description="Path of the parent folder; null if the folder itself is an allowed one.")
+    folders: list[str] = Field(description="Paths of the subfolders, at most 1,000.")
     videos: int = Field(description="Number of video files in the folder itself.")
 
 
@@ -70,18 +67,18 @@ class IndexAnswer(BaseModel):
 
     info: StoreInfo
     words: list[TextCounts] = Field(description="Counts by source; empty in an index without words.")
-    running: bool
-    stopping: bool = Field(description="Whether the run finishes the segments in progress and ends.")
-    progress: ProgressRow | None
-    last: dict[str, Any] | None = Field(description="Report of the last run, or its error.")
-    failures: list[FailureRow]
+    running: bool = Field(description="Whether a run is in progress.")
+    stopping: bool = Field(description="Whether the run was interrupted, and finishes the segments in progress.")
+    progress: ProgressRow | None = Field(description="Progress of the run; null if none is in progress.")
+    last: dict[str, Any] | None = Field(description="Report or error of the last run; null before the first one ends.")
+    failures: list[FailureRow] = Field(description="Files that could not be indexed.")
     missing: list[str] = Field(description="Paths of files that are gone.")
-    no_clips: str = Field(description="Why clips cannot be cut here; empty if they can.")
-    people: bool = Field(description="Whether people were looked for, and the token may see them.")
+    no_clips: str = Field(description="Why this server cannot cut clips; empty if it can.")
+    people: bool = Field(description="Whether the index has people, and the token may see them.")
     asks: bool = Field(description="Whether the server answers questions, at /api/ask.")
-    may_change: bool = Field(description="Whether the token of the request may change something.")
-    allow_index: bool
-    roots: list[str]
+    may_change: bool = Field(description="Whether the token of the request has the right to change.")
+    allow_index: bool = Field(description="Whether the token of the request may start runs on this server.")
+    roots: list[str] = Field(description="Folders whose videos may be indexed.")
 
 
 SHUTDOWN_S = 10.0  # time for an interrupted run to finish the segments in progress
@@ -309,12 +306,12 @@ def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> API
 
     @router.get("/folders", responses=refusals(403), dependencies=[Depends(Right("change", noted=False))])
     def browse_folders(path: Annotated[str, Query(max_length=MAX_PATH_LENGTH)] = "") -> FolderAnswer:
-        """List the folders in one that may be indexed."""
+        """List the subfolders of a folder that may be indexed."""
         return list_folder(indexer, path)
 
     @router.post("", status_code=202, responses=refusals(400, 403, 409, 413), dependencies=[CHANGE])
     def start_run(request: Request, body: IndexRequest) -> IndexAnswer:
-        """Start to index files and folders, if ``--allow-index`` permits it."""
+        """Start to index files and folders below the folders of ``--allow-index``."""
         indexer.start(body.paths, retry_failed=body.retry_failed)
         return describe_index(request)
 

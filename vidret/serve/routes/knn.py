@@ -25,12 +25,14 @@ class KnnRequest(BaseModel, json_schema_extra={"examples": [{"text": "a dog", "m
     """A request of clip-retrieval's ClipClient; parameters of models that are not provided are ignored."""
 
     text: Annotated[str, AfterValidator(check_excluded_terms)] | None = Field(None, max_length=MAX_QUERY_LENGTH)
-    image: str | None = Field(None, description="Base64.")
+    image: str | None = Field(None, description="Base64 of an image.")
     image_url: str | None = Field(None, description="Refused: URLs are not fetched.")
     embedding_input: list[Number] | None = Field(None, max_length=8192, description="Vector of the index's encoder.")
     modality: Literal["image", "text"] = "image"
     num_images: Count = Field(40, ge=1, le=1000, description="Number of results with a URL and a caption.")
-    num_result_ids: Count | None = Field(None, ge=1, le=1000, description="Number of results; default: num_images.")
+    num_result_ids: Count | None = Field(
+        None, ge=1, le=1000, description="Total number of results; default: num_images."
+    )
     indice_name: str | None = None
 
 

@@ -133,9 +133,10 @@ def clip_routes(engine: Engine, *, timeout: float) -> APIRouter:
     async def cut_clip(
         request: Request,
         video_id: fields.VideoId,
-        start: Annotated[fields.Seconds, Query(description="Start of the clip in seconds.", examples=[3.0])],
+        start: Annotated[fields.Seconds, Query(description="Start in seconds.", examples=[3.0])],
         end: Annotated[
-            fields.Seconds, Query(description=f"Its end, at most {MAX_CLIP_S:.0f} s later.", examples=[8.0])
+            fields.Seconds,
+            Query(description=f"End in seconds, at most {MAX_CLIP_S:.0f} s after start.", examples=[8.0]),
         ],
     ) -> FileResponse:
         """Return a span of a video as an MP4 file (H.264, AAC) that is exact to the frame."""

@@ -28,7 +28,7 @@ class PersonRow(BaseModel):
 
 @with_rows_of(PersonTrack)
 class PersonTrackRow(BaseModel):
-    """A stretch of a video in which a person is seen or heard."""
+    """A span of a video in which a person is seen or heard."""
 
 
 class PeopleAnswer(BaseModel):
@@ -44,14 +44,14 @@ class PersonTracksAnswer(BaseModel):
 
 
 class PersonRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"name": "Mum"}]}):
-    """What to change of a person; what is missing stays."""
+    """A change of a person; fields that are left out stay as they are."""
 
-    name: str | None = Field(None, max_length=64, description="Its name; empty for none.")
-    hidden: bool | None = Field(None, description="Whether lists leave it out.")
+    name: str | None = Field(None, max_length=64, description="The new name; empty to remove it.")
+    hidden: bool | None = Field(None, description="Whether lists leave the person out.")
 
 
 class RejectRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"tracks": [812]}]}):
-    """Tracks that are not of a person."""
+    """Tracks that do not show a person."""
 
     tracks: Tracks
 
@@ -71,7 +71,7 @@ def people_routes(engine: Engine) -> APIRouter:
 
     @router.get("")
     def list_people(kind: IdentityKind = "face", hidden: bool = False) -> PeopleAnswer:
-        """List the people who are seen, or heard; none in an index in which nobody asked for them."""
+        """List the people who are seen (face) or heard (voice); empty unless they were indexed."""
         engine.check_index()
         return PeopleAnswer(
             people=[write_row(PersonRow, person) for person in persons.list_persons(kind, hidden=hidden)]
@@ -79,7 +79,7 @@ def people_routes(engine: Engine) -> APIRouter:
 
     @router.patch("/{person}", responses=refusals(400, 404))
     def change(person: Key, body: PersonRequest) -> PeopleAnswer:
-        """Name, hide or show a person, and list all."""
+        """Name, hide or show a person, and list all people."""
         check(person)
         if body.name is not None:
             persons.rename(person, body.name)
@@ -96,21 +96,21 @@ def people_routes(engine: Engine) -> APIRouter:
 
     @router.post("/{person}/not", responses=refusals(400, 404))
     def reject(person: Key, body: RejectRequest) -> PeopleAnswer:
-        """Take tracks from a person for ever, and list all."""
+        """Take tracks from a person for good, and list all people."""
         check(person)
         persons.reject(person, body.tracks)
         return list_people()
 
     @router.post("/undo")
     def undo() -> PeopleAnswer:
-        """Take back the last change, if there is one, and list all."""
+        """Undo the last change, if there is one, and list all people."""
         if persons.list_persons(hidden=True):
             persons.undo()
         return list_people()
 
     @router.get("/faces/{track}", response_class=Response, responses=JPEG | refusals(404))
     def show_face(track: Key) -> Response:
-        """Return the best picture of a track of a face as JPEG."""
+        """Return the best image of a face track as JPEG."""
         try:
             jpeg = persons.thumbnail(track)
         except StoreError:  # faces were not indexed

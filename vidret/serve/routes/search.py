@@ -43,21 +43,26 @@ class QueryRequest(BaseModel, extra="forbid"):
     """Text, events in order, images, or images with text."""
 
     query: QueryText | None = Field(
-        None, description='Text; -word and -"some words" are excluded, up to 16 of them; @name is a taught concept.'
+        None,
+        description='Text to search for; -word and -"some words" exclude, up to 16 times; @name stands for a taught '
+        "concept or a person.",
     )
     events: list[QueryText | list[QueryText]] | None = Field(
         None,
         min_length=1,
         max_length=MAX_EVENTS,
-        description="Events that follow one another, in place of text; a list in it is of events at the same time.",
+        description="Events that follow one another, in place of query. An inner list holds events that happen at the "
+        "same time.",
     )
-    gap: Seconds | None = Field(None, description="Maximum seconds between two events.")
+    gap: Seconds | None = Field(None, description="Maximum seconds between two events; null for any.")
     image: EncodedImage | Annotated[list[EncodedImage], Field(min_length=1, max_length=MAX_IMAGES)] | None = Field(
-        None, description=f"An image, or up to {MAX_IMAGES}, to look like; with text that the videos also match."
+        None, description=f"One image or up to {MAX_IMAGES} that results should resemble; may be combined with query."
     )
 
     verbatim: bool = Field(
-        False, description="Whether pictures are compared with events, or with text beside an image, as it is written."
+        False,
+        description="Whether the encoder reads the events, or the text beside an image, exactly as written, as papers "
+        "encode benchmarks. Otherwise quotes mark words to match literally, and -word excludes.",
     )
 
     @model_validator(mode="after")
@@ -75,49 +80,51 @@ class QueryRequest(BaseModel, extra="forbid"):
 
 @with_options(SearchOptions)
 class SearchRequest(QueryRequest, json_schema_extra={"examples": [{"query": "a dog -beach", "k": 12}]}):
-    """A search for videos; ``query`` may be missing where ``like`` is given."""
+    """A search for videos; ``query`` may be left out if ``like`` is given."""
 
 
 @with_options(LocateOptions)
 class LocateRequest(QueryRequest, json_schema_extra={"examples": [{"query": "somebody opens a door", "k": 5}]}):
     """A search for moments."""
 
-    video: Id | None = Field(None, description="Video to locate moments in; default: all of them.")
+    video: Id | None = Field(None, description="Id of the only video to look in; default: the best videos.")
 
 
 @with_options(Filters)
 class FootageRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"video": 1, "start": 3, "end": 8}]}):
-    """A stretch of a video whose footage to find."""
+    """A span of a video, the clip, whose footage to find in other videos or elsewhere in this one."""
 
     video: Id
-    start: Seconds | None = Field(None, description="In seconds; default: its beginning.")
-    end: Seconds | None = Field(None, description="In seconds; default: its end.")
-    k: Count = Field(10, ge=1, le=50, description="Maximum number of finds.")
-    within: Id | None = Field(None, description="Only video to look in; default: all of them.")
-    repeated: bool = Field(False, description="Find all stretches of each video, rather than the best.")
+    start: Seconds | None = Field(None, description="Start of the clip in seconds; default: start of the video.")
+    end: Seconds | None = Field(None, description="End of the clip in seconds; default: end of the video.")
+    k: Count = Field(10, ge=1, le=50, description="Maximum number of results.")
+    within: Id | None = Field(None, description="Id of the only video to look in; default: all.")
+    repeated: bool = Field(False, description="Find all spans of each video, not only the best.")
 
 
 @with_rows_of(SharedFootage)
 class FootageRow(LinkedRow):
-    """A stretch of a video that shows the same footage."""
+    """A span of a video that shows the same footage."""
 
 
 class FootageAnswer(BaseModel):
-    """Stretches that show the same footage, best first."""
+    """Spans that show the same footage, best first."""
 
-    took_ms: float = Field(examples=[850.5])
+    took_ms: float = Field(description="Duration of the request in milliseconds.", examples=[850.5])
     found: list[FootageRow]
 
 
 class FoundAnswer(BaseModel):
     """The base of search answers: all fields but the results."""
 
-    query: str | None = Field(examples=["a dog -beach"])
+    query: str | None = Field(description="The query of the request; null without text.", examples=["a dog -beach"])
     interpretation: InterpretationRow | None = Field(description="null for an image, or without a query.")
-    next_offset: int | None = Field(description="Offset of the next page; null after the last one.")
-    weak: bool = Field(description="All results of this page are weak; on the first page, nothing matches well.")
-    notes: list[str] = Field(description="What else there is to say, such as that no video has the sound asked for.")
-    took_ms: float = Field(examples=[21.5])
+    next_offset: int | None = Field(description="The offset of the next page; null on the last page.")
+    weak: bool = Field(
+        description="Whether all results of this page are weak; on the first page: nothing matches well."
+    )
+    notes: list[str] = Field(description="Notes for the user, such as that no video has the requested sound.")
+    took_ms: float = Field(description="Duration of the request in milliseconds.", examples=[21.5])
 
 
 class SearchAnswer(FoundAnswer):
@@ -169,7 +176,7 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
 def _add_footage_route(router: APIRouter, engine: Engine, worker: Worker) -> None:
     @router.post("/footage", responses=refusals(404))
     async def find_footage(body: FootageRequest) -> FootageAnswer:
-        """Find where videos show the same footage as a stretch of a video."""
+        """Find where videos show the same footage as a span of a video."""
         started = time.perf_counter()
         for video_id in (body.video, body.within):
             if video_id is not None:

@@ -43,24 +43,26 @@ class CurveRequest(QueryRequest, json_schema_extra={"examples": [{"image": TINY_
 class CurveAnswer(BaseModel):
     """The score of a query at every stored frame of a video, and its moments."""
 
-    weak: bool = Field(description="It is unlikely that the video answers the query.")
-    moments: list[MomentRow]
+    weak: bool = Field(description="Whether it is unlikely that the video answers the query.")
+    moments: list[MomentRow] = Field(description="The best moments of the video.")
 
 
 @with_options(Filters)
 class VideosRequest(BaseModel, extra="forbid"):
     """A page of the list of videos."""
 
-    cursor: str = Field("", max_length=2 * MAX_PATH_LENGTH, description="Default: the first page.")
-    limit: int = Field(100, ge=1, le=1000)
+    cursor: str = Field(
+        "", max_length=2 * MAX_PATH_LENGTH, description="The next of the page before; default: the first page."
+    )
+    limit: int = Field(100, ge=1, le=1000, description="Maximum number of videos.")
 
 
 class VideosAnswer(BaseModel):
     """A page of the list of videos, in the order of their paths."""
 
-    total: int
+    total: int = Field(description="Number of videos on all pages.")
     videos: list[VideoRow]
-    next: str | None = Field(None, description="The cursor of the next page; null after the last.")
+    next: str | None = Field(None, description="The cursor of the next page; null on the last page.")
 
 
 @with_rows_of(TimedText)
@@ -76,7 +78,7 @@ class TranscriptAnswer(BaseModel):
 
 @with_rows_of(Shot)
 class ShotRow(BaseModel):
-    """A stretch of a video between two changes of shot; gradual changes belong to neither shot."""
+    """A span of a video between two shot changes; gradual changes belong to neither shot."""
 
 
 class ShotsAnswer(BaseModel):
@@ -110,17 +112,18 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
     def read_transcript(
         video_id: fields.VideoId,
         sources: Annotated[
-            list[TextSource] | None, Query(description="Default: all but sounds.", examples=[["speech"]])
+            list[TextSource] | None,
+            Query(description="Sources to read; default: all but sounds.", examples=[["speech"]]),
         ] = None,
-        unnamed: Annotated[bool, Query(description="Tell speakers without a name apart, as person-7.")] = False,
+        unnamed: Annotated[bool, Query(description="Label speakers without a name, as person-7.")] = False,
     ) -> TranscriptAnswer:
-        """Return what is said and shown in a video, by time, with the names of those who speak."""
+        """Return what is said and shown in a video, by time, with the names of the speakers."""
         texts = engine.transcript(engine.video(video_id).id, sources, unnamed=unnamed)
         return TranscriptAnswer(texts=[write_row(TextRow, text) for text in texts])
 
     @router.get("/{id}/shots", responses=refusals(404))
     def read_shots(video_id: fields.VideoId) -> ShotsAnswer:
-        """Return the shots of a video by time; none if it was indexed without shots."""
+        """Return the shots of a video, by time; empty if it was indexed without shots."""
         shots = engine.shots(engine.video(video_id).id)
         return ShotsAnswer(shots=[write_row(ShotRow, shot) for shot in shots])
 
@@ -129,7 +132,7 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
         video_id: fields.VideoId,
         q: Annotated[fields.QueryText, Query(examples=["a dog"])],
         sources: Annotated[
-            list[Source] | None, Query(description="What the moments are found in; default: all that the index has.")
+            list[Source] | None, Query(description="Sources to find moments in; default: all that the index has.")
         ] = None,
     ) -> CurveAnswer:
         """Score text against every stored frame of a video, and locate its moments."""
@@ -180,14 +183,14 @@ EVENTS = document_events("Events: progress, repeatedly, then groups; or problem,
 class DuplicatesRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{}, {"videos": [7]}]}):
     """Videos to find copies of."""
 
-    videos: list[Id] = Field([], max_length=MAX_VIDEOS, description="Default: all of them.")
+    videos: list[Id] = Field([], max_length=MAX_VIDEOS, description="Ids of the videos; empty for all.")
 
 
 class ProgressEvent(BaseModel):
     """The event ``progress``."""
 
-    checked: int = Field(description="Number of pairs of videos that were compared.", examples=[64])
-    total: int = Field(examples=[300])
+    checked: int = Field(description="Number of pairs of videos compared so far.", examples=[64])
+    total: int = Field(description="Number of pairs of videos to compare.", examples=[300])
 
 
 @with_rows_of(CopiedFile)

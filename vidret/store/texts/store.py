@@ -41,7 +41,7 @@ MISSING = FILE_STATES.index("missing")  # the state of a track that was replaced
 
 @dataclass(frozen=True, slots=True)
 class TextCounts:
-    """Counts of one source: its texts, the videos with tracks of it, and the videos with a complete one."""
+    """Counts of one source: texts, videos that it was read from, and videos that it was read from completely."""
 
     source: TextSource
     texts: int
