@@ -481,7 +481,7 @@ class Engine(VideoLibrary):
     def import_embeddings(
         self, embeddings: Embeddings, *, on_progress: Callable[[int, int], None] | None = None
     ) -> "ImportReport":
-        """Index videos by vectors that another program made; videos whose content is stored already are skipped.
+        """Index videos with vectors that another program made; videos whose content is stored already are skipped.
 
         The vectors must be of the encoder of the index, which is not run; they are normalised. Files are read for their
         identity and facts. An interrupted call keeps the complete videos; the same call continues it.

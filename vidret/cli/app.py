@@ -39,8 +39,8 @@ COMMANDS = {
     "search": (SEARCH, "Find the videos that match a query."),
     "locate": (SEARCH, "Find the moments that match a query, with start and end."),
     "serve": (OFFER, "Serve an index over HTTP, with a page to search it in the browser."),
-    "ask": (SEARCH, "Answer a question from the moments that a search finds, by a language model that cites them."),
-    "token": (OFFER, "Tokens with rights for vidret serve, and the record of what was changed with them."),
+    "ask": (SEARCH, "Answer a question by a language model, which cites the moments that a search finds."),
+    "token": (OFFER, "Manage access tokens for vidret serve, and show what was changed through servers."),
     "mcp": (OFFER, "Offer an index to language models as tools to search and read it (Model Context Protocol)."),
     "transcript": (LOOK, "Print the words of a video with their times: what is said and shown in it."),
     "shots": (LOOK, "Print the shots of a video, and how each begins; draw a storyboard of them."),
@@ -55,17 +55,17 @@ COMMANDS = {
     "classify": (TEACH, "Tag all videos of an index with one of some classes, from a few examples of each."),
     "concepts": (TEACH, "List the taught concepts with their examples."),
     "forget": (TEACH, "Forget a taught concept."),
-    "watch": (TEACH, "Queries that vidret index asks of every new video."),
-    "collection": (KEEP, "Saved searches, and lists of moments with notes."),
+    "watch": (TEACH, "Manage watches: queries that vidret index runs on every new video."),
+    "collection": (KEEP, "Manage collections: saved searches, and lists of moments with notes."),
     "cut": (KEEP, "Cut a collection into files or one film (needs ffmpeg)."),
     "info": (
         MANAGE,
         "Show what an index holds, check it for damage, or measure its diversity or the recall of its search.",
     ),
-    "export": (MANAGE, "Write what an index holds for other programs."),
+    "export": (MANAGE, "Write the contents of an index for other programs."),
     "import": (
         MANAGE,
-        "Index videos by vectors that another program made: files of vidret export, folders of clip-retrieval.",
+        "Index videos with vectors that another program made: files of vidret export, folders of clip-retrieval.",
     ),
     "merge": (MANAGE, "Merge indexes that were built separately into one. Safe to interrupt and run again."),
     "reindex": (
@@ -75,7 +75,7 @@ COMMANDS = {
     "store": (MANAGE, "Manage where an index keeps its vectors."),
     "models": (
         MODELS,
-        "List the models that --model accepts: installed, cached or to download, with what is known of them.",
+        "List the models that --model accepts: installed, cached or to download, with what is known about them.",
     ),
     "eval": (MODELS, "Evaluate models on benchmarks or on your own videos, and compare reports."),
     "calibrate": (

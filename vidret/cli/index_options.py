@@ -42,15 +42,15 @@ class IndexChoices:
     paths: Annotated[list[str], PATHS]
     index: Annotated[Path, index_option(SOURCES, text="Index folder, new or not.")] = DEFAULT_INDEX
     prune: bool = option_field(
-        "Remove missing files of these folders from the index, except where a folder has no video left: its "
-        "drive may be disconnected.",
+        "Remove missing files of these folders from the index. A folder without any video is skipped: its drive may be "
+        "disconnected.",
         SOURCES,
         default=False,
     )
     exclude: list[str] | None = option_field(
-        "Leave out files and folders whose name, or path in the folder, matches this shell pattern, such as "
-        "proxies or '*_draft.mp4'. Repeatable. Folders of thumbnails, deleted files and the like, and those with "
-        "a .nomedia file, are always left out; name one to index it.",
+        "Leave out files and folders whose name, or path below PATH, matches this shell pattern, such as proxies or "
+        "'*_draft.mp4'. Repeatable. Folders of thumbnails or deleted files, and those with a .nomedia file, are always "
+        "left out, unless they are named as PATH.",
         SOURCES,
         "GLOB",
     )
@@ -61,33 +61,34 @@ class IndexChoices:
         default=False,
     )
     words: str = option_field(
-        "Words to read besides the pictures: speech, screen (text in the picture), subtitles, or several of "
-        "them separated by commas. auto keeps the setting of the index; a new index gets all of them if the extra "
-        '"words" is installed.',
+        "Words to read besides the pictures: speech, screen (text in the picture), subtitles, or several of them "
+        "separated by commas. auto keeps the setting of the index; for a new index it is on if the extra words is "
+        "installed.",
         SOURCES,
         "auto|on|off|LIST",
         default="auto",
         envvar="VIDRET_WORDS",
     )
     people: str = _switch(
-        "Find and follow faces, to search for people (extra people). They are biometric data. auto keeps the "
-        "setting of the index; a new index has none."
+        "Find and follow faces, to search for people (extra people). Faces are biometric data. auto keeps the setting "
+        "of the index; for a new index it is off."
     )
     speakers: str = _switch(
-        "Find who speaks when, by their voices (extra speakers). They are biometric data. auto keeps the setting "
-        "of the index; a new index has none."
+        "Find who speaks when, by voice (extra speakers). Voices are biometric data. auto keeps the setting of the "
+        "index; for a new index it is off."
     )
     sounds: str = _switch(
-        "Sounds to read besides words: silence, loud noise, music, speech, and captions such as (applause). auto "
-        "keeps the setting of the index; a new index gets them if it gets words."
+        "Read sounds: silence, loud noise, music, speech, and captions in subtitles such as (applause). auto keeps the "
+        "setting of the index; for a new index it is on if words are read."
     )
     shots: str = _switch(
-        "Cut videos into segments at shots (on) or every 12 s (off). auto keeps the setting of the index; a new "
-        "index follows shots."
+        "Cut videos into segments at shots (on) or every 12 s (off). auto keeps the setting of the index; for a new "
+        "index it is on."
     )
     sampling: str = option_field(
         "Frames to decode: all (exact), those that other frames refer to (balanced, about twice as fast), or only "
-        "keyframes (fast; if a video has six or more). auto keeps the setting of the index; a new one is exact.",
+        "keyframes (fast; if a video has six or more). auto keeps the setting of the index; for a new index it is "
+        "exact.",
         SOURCES,
         "auto|exact|balanced|fast",
         default="auto",
@@ -104,8 +105,8 @@ class IndexChoices:
     tokens: str = option_field("Storage format of the tokens for reranking.", MODEL, "int8|float16", default="int8")
     head: HeadOption = "auto"
     prepare_moments: bool = option_field(
-        "Compute what the grounding head needs of videos that were indexed without it, in one more pass, rather "
-        "than at the first query.",
+        "Prepare videos that were indexed without the grounding head for it now, in one more pass, not at the first "
+        "query.",
         MODEL,
         default=False,
     )
@@ -116,14 +117,14 @@ class IndexChoices:
         "NAME|FOLDER",
     )
     sound_model: str | None = option_field(
-        "Model that finds any sound by name, a CLAP or PE-A-Frame such as hf:laion/clap-htsat-unfused, or an AST, "
-        "which tags sounds with fixed names. The index remembers it.",
+        "Model of sounds: a CLAP or PE-A-Frame, such as hf:laion/clap-htsat-unfused, finds any sound by name; an AST "
+        "tags sounds with a fixed list of names. The index remembers it.",
         MODEL,
         "NAME|FOLDER",
     )
     sentence_model: str | None = option_field(
-        "Model of sentence-transformers (extra st) by which words are matched by meaning, for other languages or "
-        "finer meaning; default: all-MiniLM-L6-v2 (English), which is installed. The index remembers it.",
+        "Model of sentence-transformers (extra st) that matches words by meaning, for other languages or better "
+        "matches; default: all-MiniLM-L6-v2 (English), which is installed. The index remembers it.",
         MODEL,
         "NAME|FOLDER",
     )
@@ -140,22 +141,22 @@ class IndexChoices:
         "NAME|FILE",
     )
     describe: str | None = option_field(
-        "Chat endpoint in OpenAI's style that sees images: it gets 3 frames of each segment that it has not described "
-        "yet, and its descriptions are searched as the source generated. Its key is read from VIDRET_LLM_KEY.",
+        "Chat endpoint of a vision model, in OpenAI's style. It gets 3 frames of each segment that it has not "
+        "described yet; its descriptions are searched as the source generated. Its key is read from VIDRET_LLM_KEY.",
         LANGUAGE_MODEL,
         "URL",
     )
     describe_model: LlmModelOption = None
     max_calls: int = option_field(
-        "Maximum number of requests to the endpoint; the next run goes on from there.",
+        "Maximum number of requests to the endpoint; the next run continues from there.",
         LANGUAGE_MODEL,
         "N",
         default=500,
         min=1,
     )
     describe_choices: int = option_field(
-        "Descriptions to ask for of each segment, in different words; the one that fits no other segment as well "
-        "is kept.",
+        "Number of descriptions to request for each segment, in different words; the one that fits it better than "
+        "other segments is kept.",
         LANGUAGE_MODEL,
         "N",
         default=1,
@@ -194,7 +195,7 @@ class IndexChoices:
         default="auto",
     )
     timeout: float = option_field(
-        "Time after which a decoder that makes no progress is stopped.", ADVANCED, "SECONDS", default=120.0, min=1
+        "Time after which a decoder without progress is stopped.", ADVANCED, "SECONDS", default=120.0, min=1
     )
     runner: str = option_field(
         "Where the work runs: on this machine or on a Ray cluster.", ADVANCED, "local|ray", default="local"

@@ -50,12 +50,14 @@ class JudgeSettings:
     """The options of a language model that reranks hits."""
 
     judge: str | None = option_field(
-        "Language model that reranks the best videos by their words and names: a chat endpoint in OpenAI's style "
+        "Language model that reranks the best videos by their file names and words: a chat endpoint in OpenAI's style "
         "with --llm-model, or a causal model of transformers on this machine (a folder or org/name).",
         LANGUAGE_MODEL,
         "URL|MODEL",
     )
-    judge_top: int = option_field("Videos that --judge reranks.", LANGUAGE_MODEL, "N", default=20, min=2, max=100)
+    judge_top: int = option_field(
+        "Number of best videos that --judge reranks.", LANGUAGE_MODEL, "N", default=20, min=2, max=100
+    )
     judge_by: str = option_field(
         "How --judge works. A local model: icr (attention, any model) or first (first token, for models trained "
         "for it). An endpoint: list (10 at a time) or pair (2 at a time). auto is icr or list.",
@@ -64,7 +66,7 @@ class JudgeSettings:
         default="auto",
     )
     judge_permutations: int = option_field(
-        "Shuffled orders in which --judge sees the videos; the mean ranks decide.",
+        "Number of shuffled orders in which --judge sees the videos; their ranks are averaged.",
         LANGUAGE_MODEL,
         "N",
         default=1,
@@ -72,7 +74,12 @@ class JudgeSettings:
         max=20,
     )
     judge_frames: int = option_field(
-        "Frames of each video to send to an endpoint with vision.", LANGUAGE_MODEL, "N", default=0, min=0, max=4
+        "Number of frames of each video to send to an endpoint with vision.",
+        LANGUAGE_MODEL,
+        "N",
+        default=0,
+        min=0,
+        max=4,
     )
     llm_model: LlmModelOption = None
     llm_timeout: LlmTimeoutOption = 120.0

@@ -150,7 +150,8 @@ def with_fields(
 def index_option(panel: str | None = None, *, text: str = "Index folder.") -> Any:
     """Return the option ``--index`` for a panel of the help."""
     text = (
-        f"{text.removesuffix('.')}; default: vidret-index here, if there is one, or else your own, which is then named."
+        f"{text.removesuffix('.')}; default: vidret-index in the current folder if it exists, else your own, whose "
+        "path is printed."
     )
     return option(text, panel, "DIR", flag="--index", envvar="VIDRET_INDEX", show_default=False)
 
@@ -174,7 +175,8 @@ ModelOption = Annotated[
 TrustedModelOption = Annotated[
     str | None,
     option(
-        "The encoder of the index, to be named once for an index from elsewhere whose encoder is not part of it.",
+        "Encoder of the index. Must be named once for an index from elsewhere whose encoder runs code, is downloaded "
+        "or is an endpoint.",
         MODEL,
         "NAME",
     ),
@@ -184,7 +186,7 @@ MergeOption = Annotated[
     str | None,
     option(
         "Merge tokens within each frame of a CLIP ViT until 75 % (gentle) or 50 % (half) of the multiply-adds are "
-        "left: faster, with less precise vectors. Default: as the model's name has it, which is off.",
+        "left: faster, with less precise vectors. Default: what the model's name says, otherwise off.",
         MODEL,
         "off|gentle|half",
     ),
@@ -192,8 +194,8 @@ MergeOption = Annotated[
 DeviceOption = Annotated[
     str,
     option(
-        "auto (the accelerator, if there is one), cpu, cuda, cuda:N, xpu, xpu:N or mps. Indexing uses several with "
-        "commas between, such as cuda:0,cuda:1.",
+        "auto (the accelerator, if there is one), cpu, cuda, cuda:N, xpu, xpu:N or mps. Indexing also takes several, "
+        "separated by commas, such as cuda:0,cuda:1.",
         MODEL,
         "DEVICE",
     ),

@@ -147,14 +147,10 @@ class ClipChoice:
     """The options for a clip whose footage to find, in place of a query."""
 
     clip: str | None = option_field(
-        "Video whose footage to find, in place of a query: also if it is cropped, mirrored or sped up there.",
-        SCOPE,
-        "FILE",
+        "Video whose footage to find, in place of QUERY, even where it is cropped, mirrored or sped up.", SCOPE, "FILE"
     )
-    start: float | None = option_field(
-        "Where the clip begins in FILE.", SCOPE, "TIME", flag="--from", parser=parse_clock
-    )
-    end: float | None = option_field("Where the clip ends in FILE.", SCOPE, "TIME", flag="--to", parser=parse_clock)
+    start: float | None = option_field("Start of the clip in FILE.", SCOPE, "TIME", flag="--from", parser=parse_clock)
+    end: float | None = option_field("End of the clip in FILE.", SCOPE, "TIME", flag="--to", parser=parse_clock)
 
     def check(self, options: SearchOptions | LocateOptions) -> None:
         """Refuse an empty clip name, a part without a clip, an empty part, and options that need a query."""

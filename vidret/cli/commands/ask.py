@@ -43,15 +43,15 @@ def ask_command(
         flag="--llm-queries/--no-llm-queries",
     ),
     only_context: bool = option(
-        "Print what was retrieved, without asking a model.", OUTPUT, default=False, flag="--context"
+        "Print the retrieved moments, without asking a model.", OUTPUT, default=False, flag="--context"
     ),
     images: Path | None = option("Write the frames of --context into this folder.", OUTPUT, "DIR", default=None),
     moments: int = option("Maximum number of moments.", SCOPE, "N", default=5, min=1, max=50),
-    frames: int = option("Frames of each moment.", SCOPE, "N", default=2, min=0, max=8),
+    frames: int = option("Number of frames of each moment.", SCOPE, "N", default=2, min=0, max=8),
     as_json: JsonOption = False,
     loading: Loading,
 ) -> None:
-    """Answer a question from the moments that a search finds, by a language model that cites them."""
+    """Answer a question by a language model, which cites the moments that a search finds."""
     from vidret.language.answers import context_to_text, write_images
     from vidret.language.retrieval import ContextOptions, gather_context
 

@@ -34,16 +34,14 @@ from vidret.types import Hit, ListedMoment, LocateOptions, Moment, SavedCollecti
 group = add_group("collection")
 
 NameArgument = Annotated[str, argument("Name of the collection.", "NAME")]
-StartOption = Annotated[
-    float | None, option("Where the moment begins.", metavar="TIME", flag="--from", parser=parse_clock)
-]
-EndOption = Annotated[float | None, option("Where the moment ends.", metavar="TIME", flag="--to", parser=parse_clock)]
-NoteOption = Annotated[str | None, option("What to say about it.", metavar="TEXT")]
+StartOption = Annotated[float | None, option("Start of the moment.", metavar="TIME", flag="--from", parser=parse_clock)]
+EndOption = Annotated[float | None, option("End of the moment.", metavar="TIME", flag="--to", parser=parse_clock)]
+NoteOption = Annotated[str | None, option("Note on the moment.", metavar="TEXT")]
 
 
 @group.command("list")
 def list_kept_command(index: IndexOption = DEFAULT_INDEX, as_json: JsonOption = False) -> None:
-    """List the saved searches, which vidret search and vidret locate keep with --save, and the lists of moments."""
+    """List the saved searches (vidret search --save and vidret locate --save) and the lists of moments."""
     collections = _read_all(index)
     if as_json:
         print_json(collections)
@@ -55,7 +53,7 @@ def list_kept_command(index: IndexOption = DEFAULT_INDEX, as_json: JsonOption = 
 @group.command("show")
 @with_fields()
 def show_kept_command(*, name: NameArgument, index: IndexOption = DEFAULT_INDEX, shape: MomentFormat) -> None:
-    """Show a collection, or write it for other programs: a saved search is run again."""
+    """Show a collection, or write it for other programs. A saved search is run again."""
     shape.check()
     collection, results = _collect(index, name)
     options = collection.read_options() if collection.finds else LocateOptions()
@@ -79,7 +77,7 @@ def add_moment_command(
     note: NoteOption = None,
     index: IndexOption = DEFAULT_INDEX,
 ) -> None:
-    """Add a moment of a video, or all of it, to the end of a list, which is made if there is none."""
+    """Add a moment of a video, or the whole video, to the end of a list, which is created if needed."""
     with Store.open(index) as store:
         record = store.videos.get(look_up_video(store, video))
         stop = record.duration if end is None else end
@@ -91,14 +89,14 @@ def add_moment_command(
 @group.command("edit")
 def edit_moment_command(
     name: NameArgument,
-    number: int = argument("Place of the moment in the list, from 1.", "N", min=1),
+    number: int = argument("Position of the moment in the list, from 1.", "N", min=1),
     start: StartOption = None,
     end: EndOption = None,
     note: NoteOption = None,
-    place: int | None = option("New place in the list.", default=None, metavar="N", min=1),
+    place: int | None = option("New position in the list, from 1.", default=None, metavar="N", min=1),
     index: IndexOption = DEFAULT_INDEX,
 ) -> None:
-    """Change a moment of a list: where it begins and ends, its note, its place."""
+    """Change a moment of a list: its start, end, note or position."""
     changes = {"start": start, "end": end, "note": note}
     with _taking_out(index, name, number, place or number) as (moment, others):
         changed = replace(moment, **{key: value for key, value in changes.items() if value is not None})  # type: ignore[arg-type]
@@ -109,7 +107,9 @@ def edit_moment_command(
 @group.command("remove")
 def remove_kept_command(
     name: NameArgument,
-    number: int | None = argument("Place of a moment to remove; default: all.", "N", default=None, min=1),
+    number: int | None = argument(
+        "Position of the moment to remove; default: the whole collection.", "N", default=None, min=1
+    ),
     index: IndexOption = DEFAULT_INDEX,
 ) -> None:
     """Remove a moment of a list, or a whole collection; videos stay."""
@@ -126,9 +126,11 @@ def remove_kept_command(
 @app.command("cut")
 def cut_command(
     name: NameArgument,
-    out: Path = argument("Folder for a file per moment, or a film that ends in .mp4.", "DIR|FILE.mp4"),
+    out: Path = argument(
+        "Folder for one file per moment, or the name of one film, which ends in .mp4.", "DIR|FILE.mp4"
+    ),
     index: IndexOption = DEFAULT_INDEX,
-    encode: bool = option("Encode all pictures again, also where they could be copied.", OUTPUT, default=False),
+    encode: bool = option("Encode all frames again, even where they could be copied.", OUTPUT, default=False),
     overwrite: bool = option("Replace existing files.", OUTPUT, default=False),
 ) -> None:
     """Cut a collection into files or one film (needs ffmpeg)."""

@@ -51,12 +51,13 @@ def convert_command(
         flag="--with",
     ),
     average: Path | None = option(
-        "Model to average the weights with, with --from vidret: trained further, it keeps half of what it knew.",
+        "Model to average the weights with, with --from vidret, so that a model that was trained further keeps much of "
+        "what it knew.",
         JOIN,
         "FILE",
         default=None,
     ),
-    weight: float = option("Share of the model of --average, 0 to 1.", JOIN, "SHARE", default=0.5),
+    weight: float = option("Weight of the --average model, from 0 to 1.", JOIN, "SHARE", default=0.5),
     merge: MergeOption = None,
     layers: str = option("Layers that merge clips.", TEMPME, "N-N-N", default="8-9-10"),
     factors: str = option("Number of clips merged by each of these layers.", TEMPME, "N-N-N", default="2-2-3"),

@@ -84,10 +84,10 @@ def import_command(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Index videos by vectors that another program made: files of vidret export, folders of clip-retrieval.
+    """Index videos with vectors that another program made: files of vidret export, folders of clip-retrieval.
 
-    --model names the encoder of the vectors, which reads queries. Safe to interrupt and run again. Exits with 1 if the
-    vectors of a video were not taken.
+    --model names the encoder of the vectors, which encodes queries. Safe to interrupt and run again. Exits with 1 if a
+    video could not be imported.
     """
     from vidret.index.importing import read_vectors
 
@@ -162,7 +162,7 @@ NUM_LISTED = 5
 def reindex_command(
     index: Annotated[Path, index_option()] = DEFAULT_INDEX,
     allow_loss: bool = option(
-        "Switch even if videos that can be found now are lost, such as gone files.", default=False
+        "Switch even if some videos will no longer be found, such as those whose files are gone.", default=False
     ),
     model: str | None = option(
         "The new encoder, as for vidret index. VIDRET_MODEL sets the default.", MODEL, "NAME|FILE", default=None

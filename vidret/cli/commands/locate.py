@@ -86,7 +86,7 @@ def locate_command(
     options: LocateOptions,
     sheet: SheetOption = None,
     curve: Path | None = option(
-        "Draw the score over the length of the best video, with its moments (.png).", OUTPUT, "FILE", default=None
+        "Draw the scores of the best video over time, with its moments (.png).", OUTPUT, "FILE", default=None
     ),
     save: SaveOption = None,
     as_json: JsonOption = False,

@@ -57,7 +57,7 @@ def transcript_command(
         default=None,
     ),
     form: str = option("Format of stdout.", OUTPUT, "|".join(TRANSCRIPT_FORMATS), default="txt", flag="--format"),
-    speakers: bool = option("Also tell speakers without a name apart, as person-7.", OUTPUT, default=False),
+    speakers: bool = option("Also label speakers without a name, as person-7.", OUTPUT, default=False),
 ) -> None:
     """Print the words of a video with their times: what is said and shown in it."""
     from vidret.store.lookup import look_up_video

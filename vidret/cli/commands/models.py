@@ -32,7 +32,7 @@ def models_command(
     every: bool = option("List all pretrained models of open_clip.", default=False, flag="--all"),
     as_json: JsonOption = False,
 ) -> None:
-    """List the models that --model accepts: installed, cached or to download, with what is known of them.
+    """List the models that --model accepts: installed, cached or to download, with what is known about them.
 
     A dash means that it is not known before the model is loaded.
     """

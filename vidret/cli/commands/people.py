@@ -66,7 +66,7 @@ def show_person(
     sheet: SheetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the tracks of a person: where it is seen or heard, the least certain first."""
+    """List the tracks of a person: where they are seen or heard, the least certain first."""
     group = read_group(context)
     persons = open_persons(index)
     tracks = persons.list_tracks(person, KINDS[group])
@@ -83,12 +83,12 @@ def forget_person(
     context: typer.Context,
     person: str | None = argument("Number or name of a person.", "PERSON", default=None),
     index: PeopleIndexOption = DEFAULT_INDEX,
-    video: str | None = option("Forget all in this video instead.", default=None, metavar="VIDEO"),
+    video: str | None = option("Forget everybody in this video instead.", default=None, metavar="VIDEO"),
     everybody: bool = option(
-        "Forget everybody instead; later runs look for nobody unless asked.", default=False, flag="--all"
+        "Forget everybody in the index instead; later runs look for nobody unless asked.", default=False, flag="--all"
     ),
 ) -> None:
-    """Delete every vector, picture and name of a person, of a video or of all, so that no byte is left."""
+    """Delete every vector, image and name of a person, of a video or of everybody, so that no byte is left."""
     if (person is not None) + (video is not None) + everybody != 1:
         raise typer.BadParameter("must be one of PERSON, --video and --all", param_hint="PERSON")
     persons, kind = open_persons(index), KINDS[read_group(context)]
@@ -111,7 +111,7 @@ def read_group(context: typer.Context) -> str:
 
 def name_person(
     person: PersonArgument,
-    new_name: str = argument("Its name; '' for none.", "NAME"),
+    new_name: str = argument("New name; '' removes the name.", "NAME"),
     index: PeopleIndexOption = DEFAULT_INDEX,
 ) -> None:
     """Name a person: @NAME then stands for it in queries."""
@@ -123,35 +123,35 @@ def name_person(
 
 def merge_persons(
     person: PersonArgument,
-    others: list[str] = argument("Who is the same person.", "PERSON"),
+    others: list[str] = argument("Persons to merge into the first one.", "PERSON"),
     index: PeopleIndexOption = DEFAULT_INDEX,
 ) -> None:
-    """Make several persons one."""
+    """Merge several persons into one."""
     open_persons(index).merge(person, others)
     print_message(f"{', '.join([person, *others])} are one person; to take it back: vidret people undo")
 
 
 def split_person(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = DEFAULT_INDEX) -> None:
-    """Make some tracks of a person another person."""
+    """Move some tracks of a person to a new person."""
     print(open_persons(index).split(person, tracks))
 
 
 def reject_tracks(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = DEFAULT_INDEX) -> None:
-    """Take tracks from a person that are not of it, for ever."""
+    """Remove tracks from a person that are somebody else's, for good."""
     open_persons(index).reject(person, tracks)
 
 
 def hide_person(
     person: PersonArgument,
     index: PeopleIndexOption = DEFAULT_INDEX,
-    show: bool = option("Show it again.", default=False),
+    show: bool = option("List the person again.", default=False),
 ) -> None:
     """Leave a person out of lists."""
     open_persons(index).hide(person, hidden=not show)
 
 
 def undo_change(index: PeopleIndexOption = DEFAULT_INDEX) -> None:
-    """Take back the last change of a name, merge, split, not or hide."""
+    """Undo the last name, merge, split, not or hide."""
     print_message("undone" if open_persons(index).undo() else "there is nothing to undo")
 
 

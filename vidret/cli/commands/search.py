@@ -69,7 +69,7 @@ def search_command(
     place: Places,
     options: SearchOptions,
     by: str = option(
-        "What a result is: a video, or a moment, of which a video may have many; they are shown by video.",
+        "What to list: one result per video, or all moments, grouped by video.",
         OUTPUT,
         "|".join(RESULTS),
         default="video",

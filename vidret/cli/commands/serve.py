@@ -50,7 +50,7 @@ def serve_command(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
     token: str | None = option(
-        "Access token with all rights; if other machines can connect, it or those of vidret token add are required.",
+        "Access token with all rights. If other machines can connect, this or a token of vidret token add is required.",
         ACCESS,
         "TOKEN",
         default=None,
@@ -61,7 +61,9 @@ def serve_command(
     ),
     model: TrustedModelOption = None,
     loading: Loading,
-    timeout: float = option("Maximum time that a request waits.", ADVANCED, "SECONDS", default=30.0, min=0.1),
+    timeout: float = option(
+        "Maximum time that a request waits for others.", ADVANCED, "SECONDS", default=30.0, min=0.1
+    ),
     # No environment variable: a server sends frames and words to an endpoint only if this command names it.
     llm: str | None = option(
         "Chat endpoint in OpenAI's style that answers questions (/api/ask, and on the page). It gets frames, "
@@ -192,7 +194,7 @@ def mcp_command(
 
 group = add_group("token")
 
-HolderArgument = Annotated[str, argument("Who has the token.", "NAME")]
+HolderArgument = Annotated[str, argument("Name of the holder of the token.", "NAME")]
 
 
 @group.command("add")
@@ -204,11 +206,11 @@ def add_token_command(
         metavar="|".join(RIGHTS),
     ),
     collection: str | None = option(
-        "Only this collection, its frames and its clips; not the rest of the index.", default=None, metavar="NAME"
+        "Restrict the token to this collection, with its frames and clips.", default=None, metavar="NAME"
     ),
     index: IndexOption = DEFAULT_INDEX,
 ) -> None:
-    """Make a token for an index, and print it, once: the index keeps only its hash. A running server knows it."""
+    """Make a token for an index and print it once: the index keeps only its hash. Running servers accept it."""
     check_index(index)
     if collection is not None:
         pick_collection(COLLECTIONS.read(index), collection)
@@ -220,7 +222,7 @@ def add_token_command(
 
 @group.command("list")
 def list_tokens_command(index: IndexOption = DEFAULT_INDEX, as_json: JsonOption = False) -> None:
-    """List who has a token, and its rights."""
+    """List the tokens with their holders and rights."""
     check_index(index)
     tokens = TOKENS.read(index)
     if as_json:
@@ -233,7 +235,7 @@ def list_tokens_command(index: IndexOption = DEFAULT_INDEX, as_json: JsonOption 
 
 @group.command("revoke")
 def revoke_command(name: HolderArgument, index: IndexOption = DEFAULT_INDEX) -> None:
-    """Revoke a token: servers refuse it from now on, also those that are running."""
+    """Revoke a token: servers refuse it from now on, even those that are already running."""
     check_index(index)
     TOKENS.remove(index, name, "a token")
     _record(index, "token revoke", name=name)
@@ -243,7 +245,7 @@ def revoke_command(name: HolderArgument, index: IndexOption = DEFAULT_INDEX) -> 
 
 @group.command("log")
 def log_command(
-    k: int = option("Number of changes, the last ones.", default=100, metavar="N", flag="-k", min=1),
+    k: int = option("Maximum number of changes, the latest ones.", default=100, metavar="N", flag="-k", min=1),
     index: IndexOption = DEFAULT_INDEX,
     as_json: JsonOption = False,
 ) -> None:

@@ -154,7 +154,7 @@ def evaluate_located(run: LocateRun, *, corpus: bool) -> None:
 @group.command("rated")
 @with_fields(data="tvr-ranking")
 def rated_command(run: EvalRun) -> None:
-    """Evaluate the ranking of moments of all videos, of which several are more or less relevant."""
+    """Evaluate the ranking of moments of all videos by graded relevance (nDCG)."""
     from vidret.evaluate.moments import evaluate_rated
 
     run.evaluate(evaluate_rated, "locating")
@@ -183,15 +183,15 @@ class KnownItemRun(EvalRun):
     """The options of an evaluation of known-item search."""
 
     user_model: str = option_field(
-        "Encoder by which the simulated user judges; another one than the search's.",
+        "Encoder by which the simulated user judges; it should differ from that of the search.",
         MODEL,
         "NAME|FILE",
         default="vidret.evaluate.simulated_user:PictureFeatures",
     )
     rounds: int = option_field("Rounds of feedback.", ADVANCED, "N", default=3, min=0, max=20)
-    shown: int = option_field("Results that the user looks at in a round.", ADVANCED, "N", default=20, min=2)
+    shown: int = option_field("Number of results that the user looks at in a round.", ADVANCED, "N", default=20, min=2)
     hints: int = option_field(
-        "Steps in which the text is revealed; 1: all of it at once.", ADVANCED, "N", default=3, min=1
+        "Number of steps in which the text is revealed; 1 reveals all of it at once.", ADVANCED, "N", default=3, min=1
     )
     tasks: int | None = option_field("Tasks to draw; default: all.", ADVANCED, "N", min=1)
 
@@ -199,7 +199,7 @@ class KnownItemRun(EvalRun):
 @group.command("known-item")
 @with_fields()
 def known_item_command(run: KnownItemRun) -> None:
-    """Evaluate the search for scenes that are remembered, with feedback of a simulated user, as in the VBS."""
+    """Evaluate known-item search, with the feedback of a simulated user, as at the Video Browser Showdown."""
     from vidret.engine import Engine
     from vidret.evaluate.gallery import Evaluation
     from vidret.evaluate.known_item import evaluate_known_items

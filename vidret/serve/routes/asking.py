@@ -96,7 +96,7 @@ def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: Chat
 
     @router.post("/ask", response_class=StreamingResponse, responses=EVENTS)
     async def ask(body: AskRequest) -> StreamingResponse:
-        """Answer a question from moments that a search finds, by a language model that cites them."""
+        """Answer a question by a language model, which cites the moments that a search finds."""
         if llm is None:
             raise RefusedError(403, NO_MODEL)
         for video_id in body.videos:
