@@ -1,8 +1,11 @@
 """Tests of rights: each route and tool names one, tokens of an index have theirs, and changes are recorded."""
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -220,3 +223,25 @@ def test_an_app_without_such_routes_refuses_tokens_for_one_collection(engine: En
     scoped_token = make_token(engine.path, "ben", "read", collection="best")
     assert client.get("/mcp", headers={"Authorization": f"Bearer {full_token}"}).status_code == 404
     assert client.get("/mcp", headers={"Authorization": f"Bearer {scoped_token}"}).status_code == 403
+
+
+def test_a_server_is_alive_while_the_disk_of_its_tokens_hangs(
+    engine: Engine, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, reading = threading.Event(), threading.Event()
+
+    def hang(_: object) -> Path:
+        reading.set()
+        go_on.wait(60)
+        return TOKENS.path(engine.path)
+
+    monkeypatch.setattr("vidret.serve.rights.TOKENS", SimpleNamespace(path=hang, read=TOKENS.read))
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(client.get, path) for path in ("/api/videos", "/page/main.js")]
+        reading.wait(60)
+        alive = pool.submit(client.get, "/healthz")
+        try:
+            assert alive.result(5).status_code == 200
+        finally:
+            go_on.set()
+        assert [answer.result().status_code for answer in waiting] == [200, 200]

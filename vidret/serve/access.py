@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import anyio
+import anyio.to_thread
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -148,6 +150,7 @@ class AccessMiddleware:
         check_access(host, token, index)
         self._app, self._held, self._whole = app, HeldBytes(), whole
         self._keyring = Keyring(token, index, is_needed=not is_loopback(host))
+        self._disk = anyio.CapacityLimiter(1)  # if it hangs, others than open paths wait
         local_names = "|".join(re.escape(name) for name in ("localhost", "127.0.0.1", "[::1]", host))
         # On other addresses any name may be valid. There the token protects against DNS rebinding.
         self._hosts = re.compile(rf"({local_names})(:\d+)?", re.IGNORECASE) if is_loopback(host) else None
@@ -162,7 +165,7 @@ class AccessMiddleware:
             return
         request, body = Request(scope), Body(scope, receive, send, self._held)
         try:
-            response = self._refuse(request) or self._authenticate(request) or self._app
+            response = self._refuse(request) or await self._authenticate(request) or self._app
         except StoreError as error:  # if the tokens are damaged, nobody gets in
             response = problem_response(503, str(error))
         try:
@@ -186,10 +189,13 @@ class AccessMiddleware:
             return problem_response(413, TOO_LARGE)
         return None
 
-    def _authenticate(self, request: Request) -> Response | None:
+    async def _authenticate(self, request: Request) -> Response | None:
         """Return None and set the grant if the request may pass, else a response. The page's token becomes a cookie."""
         request.scope[GRANT] = ANYONE
-        if request.url.path in OPEN_PATHS or not self._keyring.is_needed:
+        if request.url.path in OPEN_PATHS:
+            return None
+        await anyio.to_thread.run_sync(self._keyring.refresh, limiter=self._disk)
+        if not self._keyring.is_needed:
             return None
         given = request.query_params.get("token")
         if request.method == "GET" and request.url.path == "/" and given and self._keyring.find(given) is not None:

@@ -35,29 +35,43 @@ ANYONE, OWNER = (
 
 
 class Keyring:
-    """The tokens that a server accepts: its own, and those of its index, read again at each change."""
+    """The tokens that a server accepts: its own, and those of its index as of the last ``refresh``.
+
+    Attributes:
+        is_needed: Whether requests need a token: from the first token of the index on, even after all are revoked.
+    """
 
     def __init__(self, token: str | None, index: Path | None, *, is_needed: bool) -> None:
         """Store the token, the index, and whether a token is needed even if the index has never had one."""
-        self._token, self._index, self._is_needed = token, index, is_needed or token is not None
+        self._token, self._index, self.is_needed = token, index, is_needed or token is not None
         self._version: tuple[int, int] | None = None
         self._kept: list[StoredToken] = []
 
-    @property
-    def is_needed(self) -> bool:
-        """Whether requests need a token: from the first token of the index on, even after all are revoked."""
-        self._read()
-        return self._is_needed
-
-    def find(self, given: str | None) -> StoredToken | None:
-        """Return the grant of a token, None if the token is not accepted.
+    def refresh(self) -> None:
+        """Read the tokens of the index again if their file has changed.
 
         Raises:
-            StoreError: The tokens of the index cannot be read.
+            StoreError: They cannot be read.
         """
+        if self._index is None:
+            return
+        path = TOKENS.path(self._index)
+        try:
+            with explain_refusal(path):
+                status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            if self._index.exists():  # else it is being replaced, and requests say that it is gone
+                self._kept, self._version = [], None
+            return
+        version = status.st_mtime_ns, status.st_ino
+        if version != self._version:
+            self.is_needed = True
+            self._kept, self._version = TOKENS.read(self._index), version
+
+    def find(self, given: str | None) -> StoredToken | None:
+        """Return the grant of a token, None if the token is not accepted."""
         if given is None:
             return None
-        self._read()
         if self._token is not None and hmac.compare_digest(given.encode(), self._token.encode()):
             return OWNER
         return find_token(self._kept, given)
@@ -78,23 +92,6 @@ class Keyring:
             record_change(self._index, who, **details)
         except StoreError as error:
             logger.error("a change of %s is not recorded: %s", who, error)
-
-    def _read(self) -> None:
-        """Read the tokens again if their file has changed."""
-        if self._index is None:
-            return
-        path = TOKENS.path(self._index)
-        try:
-            with explain_refusal(path):
-                status = path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            if self._index.exists():  # else it is being replaced, and requests say that it is gone
-                self._kept, self._version = [], None
-            return
-        version = status.st_mtime_ns, status.st_ino
-        if version != self._version:
-            self._is_needed = True
-            self._kept, self._version = TOKENS.read(self._index), version
 
 
 class Right:
