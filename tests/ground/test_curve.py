@@ -200,6 +200,8 @@ def test_mean_inside_averages_the_frames_of_a_span() -> None:
     curve = make_curve(np.array([0.1, 0.2, 0.4, 0.6]))
     assert mean_inside(curve, Span(1, 3, 9.0)) == pytest.approx(0.3)
     assert mean_inside(curve, Span(2.6, 2.9, 9.0)) == pytest.approx(0.4), "the nearest frame where there is none inside"
+    cut = Curve(curve.scores, curve.times, 0.0, 4.0, 0.6, cuts=(2.5,))
+    assert mean_inside(cut, Span(0, 2.5, 9.0)) == pytest.approx(0.15), "the frame at a cut is after it"
     best = shown(curve)[0]
     assert best.score > mean_inside(curve, best) <= curve.scores.max()
 
@@ -220,6 +222,8 @@ def test_a_span_widens_within_its_shot_over_frames_that_match_as_well() -> None:
     assert widen_in_shot(curve, Span(4, 6, 1.0), 0.5) == Span(3, 8, 1.0)
     cut = Curve(scores, curve.times, 0.0, 12.0, 5.0, cuts=(3.3,), gaps=((6.7, 6.9),))
     assert widen_in_shot(cut, Span(4, 6, 1.0), 0.5) == Span(3.3, 6.7, 1.0)
+    at_a_frame = Curve(scores, curve.times, 0.0, 12.0, 5.0, cuts=(6.5,))
+    assert widen_in_shot(at_a_frame, Span(4, 6.5, 1.0), 0.5) == Span(3, 6.5, 1.0), "the frame at a cut is after it"
     assert widen_in_shot(curve, Span(4.6, 5.4, 1.0), 0.5) == Span(4.6, 5.4, 1.0), "no frame inside"
     short = Curve(scores, curve.times, 0.0, float(curve.times[-1]), 5.0)  # as of imported vectors of frames
     assert widen_in_shot(short, Span(11.0, 11.5, 1.0), 0.5) == Span(10.0, 11.5, 1.0)

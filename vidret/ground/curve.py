@@ -142,9 +142,15 @@ def split_at_gaps(curve: Curve) -> list[Curve]:
     return [Curve(*part, curve.best) for part in parts if len(part[0])]
 
 
+def _find_inside(curve: Curve, span: Span) -> Bool[np.ndarray, " frame"]:
+    """Return a mask of the frames inside a span; a frame at a cut is the first of the shot after it."""
+    end = np.nextafter(span.end, -np.inf) if span.end in curve.cuts else span.end
+    return (curve.times >= span.start) & (curve.times <= end)
+
+
 def mean_inside(curve: Curve, span: Span) -> float:
     """Return the mean score of the frames inside a span, or the score of the nearest frame if there are none."""
-    inside = curve.scores[(curve.times >= span.start) & (curve.times <= span.end)]
+    inside = curve.scores[_find_inside(curve, span)]
     if len(inside):
         return float(inside.mean())
     return float(curve.scores[np.abs(curve.times - (span.start + span.end) / 2).argmin()])
@@ -152,7 +158,7 @@ def mean_inside(curve: Curve, span: Span) -> float:
 
 def widen_in_shot(curve: Curve, span: Span, slack: float) -> Span:
     """Return a span with the frames beside it, up to a cut or gap, that score at most ``slack`` below its mean."""
-    inside = np.flatnonzero((curve.times >= span.start) & (curve.times <= span.end))
+    inside = np.flatnonzero(_find_inside(curve, span))
     if not len(inside):
         return span
     first, last = inside[0], inside[-1]
