@@ -42,7 +42,7 @@ def test_a_crop_is_found(seed: int, size: float, left: float, top: float, mirror
     if mirrored:
         cropped = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in cropped]
     clip, film = shrink(cropped), shrink(pictures)
-    found = find_placement(clip, film, np.eye(3, dtype=bool))
+    found = find_placement(clip, film, np.eye(3, dtype=bool), aspect=1.0)
     refined = refine_placement(found, clip.astype(np.float32), film.astype(np.float32))
     assert refined.mirrored == mirrored
     assert refined.score > 0.95
@@ -71,10 +71,10 @@ def test_bars_are_found(size: tuple[int, int], corner: tuple[int, int], is_mirro
 
 def test_brightness_and_contrast_do_not_matter_and_other_pictures_are_less_alike() -> None:
     film = shrink(make_pictures(2))
-    found = find_placement((film * 0.4 + 90).astype(np.uint8), film, np.eye(3, dtype=bool))
+    found = find_placement((film * 0.4 + 90).astype(np.uint8), film, np.eye(3, dtype=bool), aspect=1.0)
     assert (found.left, found.top, found.width, found.height, found.mirrored) == (0, 0, 1, 1, False)
     assert found.score > 0.99
-    found = find_placement(shrink(make_pictures(5)), shrink(make_pictures(6)), np.ones((3, 3), bool))
+    found = find_placement(shrink(make_pictures(5)), shrink(make_pictures(6)), np.ones((3, 3), bool), aspect=1.0)
     assert found.score < 0.85
 
 

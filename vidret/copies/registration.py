@@ -40,7 +40,7 @@ class PicturePlacement:
 
 
 def find_placement(
-    clip: Greys, film: Greys, may_match: Bool[np.ndarray, "clip film"], *, aspect: float = 1.0
+    clip: Greys, film: Greys, may_match: Bool[np.ndarray, "clip film"], *, aspect: float
 ) -> PicturePlacement:
     """Return the placement with the highest mean correlation of the clip's frames, each with its best film frame.
 

@@ -93,13 +93,12 @@ def choose_rows(split: Split, path: Path) -> Split:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The main scores of an open model in percent, text to video and video to text, from its own repository."""
+    """Main scores of an open model by the classic protocol, in percent, text to video and back, from its repository."""
 
     model: str
     benchmark: str
     t2v: float
     v2t: float | None = None
-    protocol: str = CLASSIC
 
 
 PUBLISHED = (
@@ -125,10 +124,10 @@ PUBLISHED = (
 
 def list_published(report: Mapping[str, Any]) -> list[Published]:
     """Return the published results on the data and by the protocol of a retrieval report, best first."""
-    name, protocol = report["data"].get("name", ""), report.get("settings", {}).get("protocol", CLASSIC)
-    if not report.get("settings", {}).get("complete", True):
+    name, settings = report["data"].get("name", ""), report.get("settings", {})
+    if settings.get("protocol", CLASSIC) != CLASSIC or not settings.get("complete", True):
         return []
-    results = [result for result in PUBLISHED if is_tested(name, result.benchmark) and result.protocol == protocol]
+    results = [result for result in PUBLISHED if is_tested(name, result.benchmark)]
     return sorted(results, key=lambda result: -result.t2v)
 
 

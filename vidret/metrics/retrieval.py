@@ -74,9 +74,9 @@ class Row:
         return report
 
 
-def discount(ranks: Float[np.ndarray, "*query"], k: int = 10) -> Float[np.ndarray, "*query"]:
-    """Return the nDCG@K of queries with one correct answer, in 0..1."""
-    return np.where(ranks <= k, 1 / np.log2(1 + ranks), 0)
+def discount(ranks: Float[np.ndarray, "*query"]) -> Float[np.ndarray, "*query"]:
+    """Return the nDCG@10 of queries with one correct answer, in 0..1."""
+    return np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0)
 
 
 def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) -> dict[str, float]:
