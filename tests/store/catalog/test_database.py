@@ -47,6 +47,12 @@ def rounds(database: Database) -> list[tuple[int, int]]:
     return database.rows("SELECT min(round), max(round) FROM padded")
 
 
+def test_a_writer_that_may_not_write_says_so(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").mkdir()  # as on a read-only disk, no log can be made
+    with pytest.raises(StoreError, match=r"a\.sqlite: cannot be written \(unable to open"):
+        Database(path, write=True)
+
+
 def test_reader_that_may_not_write_sees_writers_come_and_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(path.parent.iterdir())
     reader = open_reader(path, monkeypatch)

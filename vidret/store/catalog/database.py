@@ -94,9 +94,17 @@ class Database:
                 self._shared = DatabaseConnection(_connect("", write=True, lenient=lenient, prepare=prepare))
                 self._opened.add(self._shared)
             elif write:
-                self._shared = self._open(create=create)
+                self._shared = self._open_writer(create=create)
             else:
                 self._own.connection = self._open_first()
+
+    def _open_writer(self, *, create: bool) -> DatabaseConnection:
+        try:
+            return self._open(create=create)
+        except sqlite3.Error as error:
+            if _code(error) in TRANSIENT_ERRORS:  # on a read-only disk SQLite says only that it cannot open the file
+                raise StoreError(f"{self.path}: cannot be written ({error})") from error
+            raise
 
     def _open_first(self) -> DatabaseConnection:
         """Open the file for reading; as read-only if this process cannot create the shared memory file beside it."""
