@@ -412,7 +412,7 @@ def test_what_was_open_is_closed_with_the_last_call_that_uses_it(own: Engine, li
         old = weakref.ref(used.store)
         own._open_again()
         assert names(own, "red")[0] == "red.mp4"
-        assert used.store.count_videos() == 3
+        assert used.store.select().num_videos == 3
         del used
         assert old() is None
     finally:

@@ -985,7 +985,7 @@ class Engine(VideoLibrary):
     def count_videos(self, filters: Filters = ALL_VIDEOS) -> int:
         """Return the number of searchable videos that match."""
         check_options(filters, OptionError)
-        return int(self._index.store.snapshot().match_videos(filters).sum())
+        return int(self._index.store.snapshot().select(filters).videos.sum())
 
     def facets(self, filters: Filters = ALL_VIDEOS, *, utc_offset_s: float = 0.0) -> Facets:
         """Return the number of matching videos with each fact that filters can ask for; see ``count_facets``."""

@@ -112,11 +112,11 @@ def test_excluded_words_read_no_texts_and_take_no_places(engine: Engine, monkeyp
 
 
 def test_a_phrase_of_few_videos_is_searched_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    depths = note_calls(monkeypatch, Store, "search", lambda _store, _queries, k, *_, **__: k)
+    searched = note_calls(monkeypatch, Store, "search", lambda store, *_: store)
     for query in ('"zebra crossing"', '"zebra crossing", then a red dog', '"zebra crossing" while a red dog'):
-        depths.clear()
+        searched.clear()
         assert folders(engine.search(query, 10)) == ["rare"] * 2
-        assert len(depths) <= 1, query
+        assert searched.count(engine._index.store) <= 1, query
 
 
 def test_texts_of_videos_that_are_gone_take_no_places(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_query_keeps_its_own_results_wherever_another_interrupts_it(engine: En
 
     def ask(query: AnalysedQuery) -> object:
         question = fusion.make_question(index, query, SearchOptions())
-        return question.texts, question.asked.excluded
+        return question.texts, question.asked.within.ids().tolist()
 
     expected, interrupted = ask(mine), list[int]()
     ask(other)

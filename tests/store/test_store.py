@@ -207,8 +207,8 @@ def test_a_new_thread_does_not_read_the_index_that_took_the_place_of_an_open_one
         (tmp_path / "index").rename(tmp_path / "away")
         (tmp_path / "other").rename(tmp_path / "index")
         with pytest.raises(StoreError, match="index: another index has taken its place"):
-            threads.submit(store.count_videos).result()
-        assert store.count_videos() == 2
+            threads.submit(store.select).result()
+        assert store.select().num_videos == 2
 
 
 def test_adding_many_segments_is_the_same_as_adding_each(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 def test_filters_select_by_folder_duration_and_date(filmed: Store, filters: Filters, names: str) -> None:
     found = filmed.videos.find(filters)
     assert "".join(Path(video.paths[0]).stem for video in found) == names
-    _, ids = filmed.search(np.ones((1, DIM)), 9, filters)
+    _, ids = filmed.search(np.ones((1, DIM)), 9, filmed.select(filters))
     searched = {segment.video for segment in filmed.segments.get(ids[ids >= 0])}
     assert searched == {video.id for video in found}
     assert {video for video, paths in filmed.files.paths_of(range(1, 5), filters).items() if paths} == searched

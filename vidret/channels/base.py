@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
+from vidret.store.snapshots.snapshot import Selection
 from vidret.types import CANDIDATES, SearchOptions, Source, TextEmbedding, TextSource
 
 Times = Float64[np.ndarray, " span"]
@@ -130,7 +131,7 @@ class ChannelQuery:
         vectors: The sentence vector for texts, by clause; of 0 dimensions in an index without texts.
         sources: The sources that it is compared with, of those that the index has.
         options: The options of the search.
-        excluded: Videos to leave out.
+        within: The videos that pass its filters and are not excluded.
         depth: Number of nearest pieces to consider of each clause, at least ``candidates`` of the options.
         examples: Vectors of examples of the sounds that each clause mentions; empty for a clause without.
         covered: Spans whose pieces are compared besides the nearest ones, such as those of matching texts.
@@ -144,7 +145,7 @@ class ChannelQuery:
     vectors: Float32[np.ndarray, "clause dim"]
     sources: tuple[Source, ...]
     options: SearchOptions
-    excluded: frozenset[int] = frozenset()
+    within: Selection
     depth: int = CANDIDATES
     examples: Sequence[Float32[np.ndarray, "_example _dim"]] = ()
     covered: Sequence[TimeSpan] = ()
@@ -156,7 +157,7 @@ class Channel(Protocol[Evidence_co]):
     """A kind of evidence in one index. It returns nothing for queries that are not compared with it."""
 
     def find(self, query: ChannelQuery) -> Mapping[int, Evidence_co]:
-        """Return the best pieces by video, of videos that pass the filters and are not excluded."""
+        """Return the best pieces by video, of the selected videos."""
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> Mapping[int, Evidence_co]:
-        """Return all pieces of some videos, regardless of the filters."""
+        """Return all pieces of some videos, selected or not."""

@@ -96,7 +96,7 @@ class ClipFinder:
         """Return the ids of the videos with the nearest segments, all of them if they are few."""
         if len(videos) <= MAX_VIDEOS:
             return list(videos)
-        scores, ids = self._store.search(clip.vectors.astype(np.float32), NEAREST, filters)
+        scores, ids = self._store.search(clip.vectors.astype(np.float32), NEAREST, self._store.select(filters))
         owners = self._store.owners(ids[ids >= 0])
         best: dict[int, float] = {}
         for score, owner in sorted(zip(scores[ids >= 0].tolist(), owners.tolist(), strict=True), reverse=True):

@@ -188,7 +188,7 @@ def save_whitening(store: Store) -> None:
     """Fit and store the whitening that folding starts with, unless nothing changed; none is stored for few videos."""
     generation, num_segments, stored = store.generation, len(store), store.metadata.get(WHITENING)
     head = np.array([generation, num_segments], np.int64).tobytes()
-    if store.count_videos() > FEW_VIDEOS and not (isinstance(stored, bytes) and stored.startswith(head)):
+    if store.select().num_videos > FEW_VIDEOS and not (isinstance(stored, bytes) and stored.startswith(head)):
         fitted = whiten_index(store, fit_projection)
         with Store.open(store.path, write=True) as writer:
             rows = fitted.mean.tobytes() + fitted.projection.T.tobytes()

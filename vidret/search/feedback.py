@@ -167,7 +167,7 @@ class SegmentSpace:
         texts = np.stack([clause.positive.sentence for clause in free])
         asked = np.concatenate([texts, scale.slope * texts + feedback.direction, feedback.liked]).astype(np.float32)
         num_nearest = min(max(NUM_RATED // len(asked), query.depth), self._store.max_k or len(self._store))
-        _, nearest = self._store.search(asked, max(num_nearest, 1), query.options.filters, excluded=query.excluded)
+        _, nearest = self._store.search(asked, max(num_nearest, 1), query.within)
         ids, vectors = self.read(nearest[nearest >= 0])
         clause_evidence = [scale.rate(vectors @ clause.positive.sentence + clause.positive.offset) for clause in free]
         evidence = np.max(clause_evidence, axis=0) + feedback.weigh(ids, vectors)

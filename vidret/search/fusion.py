@@ -99,7 +99,7 @@ def make_question(
         vectors=query.vectors,
         sources=tuple(source for source in sources if source == "picture" or texts is not None),
         options=options,
-        excluded=excluded,
+        within=index.store.select(options.filters, excluded),
         depth=options.candidates,
         examples=query.examples,
         weigh=None if feedback is None else partial(_weigh, index.segments, feedback, structure),
@@ -167,7 +167,7 @@ def count_compared(index: OpenIndex, asked: ChannelQuery) -> int:
     """Return the number of segments and texts that a query is compared with, given its filters."""
     store, texts, filters, share = index.store, index.texts, asked.options.filters, 1.0
     if filters != ALL_VIDEOS:
-        share = store.count_videos(filters) / max(store.count_videos(), 1)
+        share = store.select(filters).num_videos / max(store.select().num_videos, 1)
     num_compared = (0 if texts is None else texts.count(asked)) + len(store) * ("picture" in asked.sources)
     return max(round(share * num_compared), 1)
 
@@ -207,14 +207,14 @@ def _complete(
 def score_video(index: OpenIndex, question: Question, video_id: int) -> VideoScores | None:
     """Return the scores of one whole video over time; None if nothing of it is stored."""
     texts = {video_id: question.texts[video_id]} if video_id in question.texts else {}
-    allowed = replace(question, texts=texts, asked=replace(question.asked, excluded=frozenset()))
-    scores = next(iter(_fuse(allowed, index.pictures.score(question.asked, [video_id]))), None)
+    question = replace(question, texts=texts)
+    scores = next(iter(_fuse(question, index.pictures.score(question.asked, [video_id]))), None)
     structure = question.query.structure
     if scores is not None and structure.clauses[0].phrases and not structure.is_joint:
         # As in ``rank``, only pictures count that are seen while a text has the phrases.
         covered = [span for span in question.asked.covered if span[0] == video_id]
         seen = index.pictures.find(replace(question.asked, covered=covered))
-        scores.score = max(video.score for video in _fuse(allowed, seen))
+        scores.score = max(video.score for video in _fuse(question, seen))
     return scores
 
 
@@ -222,8 +222,6 @@ def _fuse(question: Question, pictures: Mapping[int, VideoPictures]) -> VideoCan
     texts: dict[int, Sequence[Sequence[Match]]] = {}
     asks_more = [clause.asks_more for clause in question.query.structure.clauses]
     for video_id, video_texts in question.texts.items():
-        if video_id in question.asked.excluded:
-            continue
         clause_matches: Sequence[Sequence[Match]] = video_texts
         if video_id in pictures:
             clause_matches = [[match for match in clause if not match.is_silent] for clause in clause_matches]
@@ -236,8 +234,7 @@ def _fuse(question: Question, pictures: Mapping[int, VideoPictures]) -> VideoCan
             clause_matches = [_add_evidence(clause, -SAID) for clause in clause_matches]
         if any(clause_matches):
             texts[video_id] = clause_matches
-    kept = {video_id: points for video_id, points in pictures.items() if video_id not in question.asked.excluded}
-    return VideoCandidates(question.query.structure, lower_pictures(kept, question.lowered, SAID), texts)
+    return VideoCandidates(question.query.structure, lower_pictures(pictures, question.lowered, SAID), texts)
 
 
 def _choose_placed(store: Store, video_ids: Sequence[int]) -> Sequence[int]:

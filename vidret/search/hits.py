@@ -217,7 +217,9 @@ def _describe_missing(store: Store, filters: Filters) -> Iterator[str]:
         ("language", filters.language, Filters(language=filters.language), attrgetter("languages")),
         ("sound", filters.heard, Filters(heard=filters.heard), attrgetter("heard")),
     ):
-        if asked is not None and not store.count_videos(only):  # facets do not list all sounds, nor other spellings
+        if (
+            asked is not None and not store.select(only).num_videos
+        ):  # facets do not list all sounds, nor other spellings
             facets = (count_facets(part.snapshot(), ALL_VIDEOS) for part in store.parts.values())
             listed = sum((Counter(read(part_facets)) for part_facets in facets), Counter[str]())
             counts = (f"{name} ({format_count(num_videos, 'video')})" for name, num_videos in listed.items())

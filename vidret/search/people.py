@@ -25,7 +25,7 @@ from vidret.store.lookup import find_cuts, find_middles
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import SPOKEN
 from vidret.text import make_handle
-from vidret.types import ALL_VIDEOS, ComposedQuery, Evidence, Query, list_query_texts
+from vidret.types import ComposedQuery, Evidence, Query, list_query_texts
 from vidret.types import Sequence as EventSequence
 
 ABSENCE = 4.0  # nats that a clause loses where a person is not
@@ -137,7 +137,7 @@ class Presence:
 
         The segments are those nearest to the clause, or of the best quality if it names only persons.
         """
-        filters, excluded, found = asked.options.filters, asked.excluded, [np.zeros(0, np.int64)]
+        found = [np.zeros(0, np.int64)]
         for clause, (persons, is_bare) in enumerate(zip(self.wanted, self.bare, strict=True)):
             if not persons:
                 continue
@@ -145,17 +145,14 @@ class Presence:
             ids = reduce(np.intersect1d, person_segments)
             for person in self.unwanted:
                 ids = np.setdiff1d(ids, person.segments)
-            ids = ids if len(ids) else reduce(np.union1d, person_segments)
+            within = asked.within.among(ids if len(ids) else reduce(np.union1d, person_segments))
             if is_bare:
-                if filters != ALL_VIDEOS:  # by video, since an index that is joined with others may have another copy
-                    matching = store.owners(store.select(filters, excluded).ids())
-                    ids = ids[np.isin(store.owners(ids), matching)]
                 best = np.argsort(-persons[0].qualities, kind="stable")
                 by_quality = persons[0].segments[best]
-                found.append(by_quality[np.isin(by_quality, ids)][: asked.depth])
+                found.append(by_quality[np.isin(by_quality, within.ids())][: asked.depth])
             else:
                 sentence = asked.encoded[clause].positive.sentence[None]
-                nearest = store.search_within(sentence, asked.depth, store.select(filters, excluded).among(ids)).ids[0]
+                nearest = store.search(sentence, asked.depth, within).ids[0]
                 found.append(nearest[nearest >= 0])
         middles = find_middles(store, np.unique(np.concatenate(found))).values()
         return [(video_id, time_s, time_s) for video_id, time_s in middles]

@@ -40,8 +40,6 @@ STRIDE = 1 << 33  # more than the ids of one index
 ONE_INDEX = "several indexes are searched as one; open only one of them for anything else"
 Copies = Mapping[int, Sequence[int]]  # all ids of a content that several indexes have, by each of these ids
 
-Matches = tuple[Mapping[int, Set[int]], Mapping[int, Set[int]]]
-
 
 class SearchedTogether:
     """The part of a class that searches use, for several indexes; all other members of the class raise an error."""
@@ -57,10 +55,10 @@ class JoinedIds:
 
     def __init__(self, indexes: Mapping[int, Store]) -> None:
         self.indexes, self.dim = indexes, next(iter(indexes.values())).dim
-        self._known: tuple[object, Copies, dict[Filters, Matches]] = None, {}, {}
+        self._known: tuple[object, Copies, dict[object, JoinedSelection]] = None, {}, {}
 
-    def _read(self) -> tuple[Copies, dict[Filters, Matches]]:
-        """Return the present copies, and the cache of their matches."""
+    def _read(self) -> "tuple[Copies, dict[object, JoinedSelection]]":
+        """Return the present copies, and the cache of selections."""
         snapshots = {index_number: index.snapshot() for index_number, index in self.indexes.items()}
         position = tuple(snapshot.position for snapshot in snapshots.values())
         known = self._known
@@ -106,36 +104,33 @@ class JoinedIds:
             if index_number in self.indexes:
                 yield index_number, self.indexes[index_number], keys[keys // STRIDE == index_number] % STRIDE
 
-    def select(self, filters: Filters, excluded: Set[int]) -> Iterator[tuple[int, Store, Set[int]]]:
-        """Yield the number of each index, the index, and the videos to leave out, with copies that another returns."""
-        repeated, left_out = self._match(filters)[0], self.list_copies(excluded)
-        for index_number, index in self.indexes.items():
-            yield index_number, index, repeated[index_number] | set(left_out[index_number])
-
-    def find_elsewhere(self, filters: Filters) -> Mapping[int, Set[int]]:
-        """Return the videos of each index that match only by a path in another index."""
-        return self._match(filters)[1]
-
-    def _match(self, filters: Filters) -> Matches:
-        """Return the copies in each index that another index returns instead, and those that match only in another."""
+    def select(self, filters: Filters, excluded: Set[int]) -> "JoinedSelection":
+        """Return the videos that match by a path in any index and are not excluded; segments are of the first copy."""
         copies, known = self._read()
 
-        def find() -> Matches:
-            matching = set[int]()
-            repeated, elsewhere = ({index_number: set[int]() for index_number in self.indexes} for _ in range(2))
-            for index_number, index, local_ids in self.group(list(copies)):
-                snapshot = index.snapshot()
-                matches = snapshot.match_videos(filters)[snapshot.find_videos(local_ids)]
-                matching.update((local_ids[matches] + index_number * STRIDE).tolist())
-            for key, keys in copies.items():
-                matching_copies = [copy for copy in keys if copy in matching]
-                if key in matching_copies[1:]:
-                    repeated[key // STRIDE].add(key % STRIDE)
-                elif matching_copies and key not in matching_copies:
-                    elsewhere[key // STRIDE].add(key % STRIDE)
-            return repeated, elsewhere
+        def find() -> JoinedSelection:
+            left_out, parts = self.list_copies(excluded), dict[int, Selection]()
+            snapshots = {index_number: index.snapshot() for index_number, index in self.indexes.items()}
+            masks = {
+                index_number: snapshot.select(filters, set(left_out[index_number])).videos.copy()
+                for index_number, snapshot in snapshots.items()
+            }
+            keys, firsts = np.array([(key, ids[0]) for key, ids in copies.items()], np.int64).reshape(-1, 2).T
+            rows, matches = np.zeros(len(keys), np.int64), np.zeros(len(keys), bool)
+            for index_number, snapshot in snapshots.items():
+                is_here = keys // STRIDE == index_number
+                rows[is_here] = snapshot.find_videos(keys[is_here] % STRIDE)
+                matches[is_here] = masks[index_number][rows[is_here]]
+            matches = np.isin(firsts, firsts[matches])
+            for index_number, snapshot in snapshots.items():
+                is_here, mask = keys // STRIDE == index_number, masks[index_number]
+                mask[rows[is_here]] = matches[is_here]
+                shown = mask.copy()
+                shown[rows[is_here & (keys != firsts)]] = False
+                parts[index_number] = replace(snapshot.select_videos(shown), videos=mask)
+            return JoinedSelection.join(parts)
 
-        return remember(known, filters, find)
+        return remember(known, (filters, frozenset(excluded)), find)
 
 
 def _find_copies(snapshots: Mapping[int, Snapshot]) -> Copies:
@@ -277,15 +272,24 @@ class JoinedMetadata(JoinedTable, Metadata):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JoinedSelection(Selection):
-    """The searchable segments of several indexes: a selection of each, by its number, in ``parts``."""
+    """Videos and segments of several indexes: a selection of each, by its number, in ``parts``.
+
+    The masks of videos have all copies of a content, the segments are those of one.
+    """
 
     parts: Mapping[int, Selection] = field(default_factory=dict)
 
     @classmethod
     def join(cls, parts: Mapping[int, Selection]) -> "JoinedSelection":
         """Return the selections of the indexes as one."""
-        num_segments = sum(part.num_segments for part in parts.values())
-        return cls(np.zeros(0, np.uint8), num_segments, narrow=True, parts=parts)
+        return cls(
+            bits=np.zeros(0, np.uint8),
+            num_segments=sum(part.num_segments for part in parts.values()),
+            videos=np.zeros(0, bool),
+            num_videos=sum(part.num_videos for part in parts.values()),
+            narrow=True,
+            parts=parts,
+        )
 
     @override
     def ids(self) -> Ids:
@@ -359,8 +363,7 @@ class JoinedStore(SearchedTogether, Store):
 
     @override
     def select(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> Selection:
-        chosen = self.ids.select(filters, excluded)
-        return JoinedSelection.join({index_number: index.select(filters, out) for index_number, index, out in chosen})
+        return self.ids.select(filters, excluded)
 
     @override
     def read_segments(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:
@@ -390,16 +393,13 @@ class JoinedStore(SearchedTogether, Store):
         return owners
 
     @override
-    def count_videos(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
-        return sum(index.count_videos(filters, out) for _, index, out in self.ids.select(filters, excluded))
-
-    @override
-    def find_contents(self, fingerprints: Iterable[str]) -> dict[str, int]:
+    def find_contents(self, fingerprints: Iterable[str], within: Selection | None = None) -> dict[str, int]:
         wanted, name = list(fingerprints), self.ids.names()
+        parts = within.parts if isinstance(within, JoinedSelection) else dict.fromkeys(self.parts)
         return {
             fingerprint: name(index_number, video)
             for index_number, index in self.parts.items()
-            for fingerprint, video in index.find_contents(wanted).items()
+            for fingerprint, video in index.find_contents(wanted, parts[index_number]).items()
         }
 
     @override
@@ -421,11 +421,12 @@ class JoinedStore(SearchedTogether, Store):
         return segment_ids
 
     @override
-    def search_within(self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection) -> SearchResult:
+    def search(self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection | None = None) -> SearchResult:
+        within = within or self.select()
         assert isinstance(within, JoinedSelection)
         found_scores, found_ids = [], []
         for index_number, part in within.parts.items():
-            part_scores, part_ids = self.parts[index_number].search_within(queries, k, part)
+            part_scores, part_ids = self.parts[index_number].search(queries, k, part)
             found_scores.append(part_scores)
             found_ids.append(np.where(part_ids < 0, part_ids, part_ids + index_number * STRIDE))
         scores, ids = np.concatenate(found_scores, axis=1), np.concatenate(found_ids, axis=1)

@@ -274,7 +274,7 @@ class Store:
     # Reading
 
     def select(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> Selection:
-        """Return the searchable segments of the videos that match and are not excluded."""
+        """Return the videos that match and are not excluded, with their searchable segments."""
         return self.snapshot().select(filters, excluded)
 
     def searchable(self) -> Ids:
@@ -299,13 +299,9 @@ class Store:
         """Return the id of the video of each segment, -1 for those that do not exist."""
         return self.snapshot().owners(ids)
 
-    def count_videos(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
-        """Return the number of matching videos with a searchable segment, without excluded ones."""
-        return self.snapshot().count_videos(filters, excluded)
-
-    def find_contents(self, fingerprints: Iterable[str]) -> dict[str, int]:
-        """Return the ids of the videos with a live path and one of the fingerprints, by fingerprint."""
-        return self.snapshot().find_contents(fingerprints)
+    def find_contents(self, fingerprints: Iterable[str], within: Selection | None = None) -> dict[str, int]:
+        """Return the ids of the selected videos, or of all with a live path, by fingerprint, of those given."""
+        return self.snapshot().find_contents(fingerprints, within)
 
     def list_page(self, filters: Filters, after: str, limit: int) -> tuple[list[StoredVideo], str | None]:
         """Return the next matching videos by their first path, after a given path; '' starts at the first.
@@ -329,15 +325,8 @@ class Store:
         """Return the ascending ids of the segments that overlap each span (video, start, end in seconds)."""
         return self.snapshot().overlapping(spans)
 
-    def search(
-        self,
-        queries: Float[np.ndarray, "query dim"],
-        k: int,
-        filters: Filters = ALL_VIDEOS,
-        *,
-        excluded: Set[int] = frozenset(),
-    ) -> SearchResult:
-        """Find the k segments nearest to each query, in videos with a live path that matches and that are not excluded.
+    def search(self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection | None = None) -> SearchResult:
+        """Find the k segments nearest to each query, of a selection or of all videos with a live path.
 
         Returns:
             Inner products, best first, and segment ids; -inf and -1 if there are fewer than k.
@@ -346,10 +335,6 @@ class Store:
             StoreError: The shape of the queries is wrong, or a value is not finite.
             MissingExtraError: FAISS or pymilvus is not installed.
         """
-        return self.search_within(queries, k, self.select(filters, excluded))
-
-    def search_within(self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection) -> SearchResult:
-        """Find the k segments nearest to each query within a selection of a snapshot; see ``search``."""
         checked = np.asarray(queries, np.float32)
         if checked.ndim != 2 or checked.shape[1] != self.dim:
             raise StoreError(f"queries must have the shape (query, {self.dim}), got {checked.shape}")
@@ -357,7 +342,8 @@ class Store:
             raise StoreError(f"queries must be finite, got {checked[~np.isfinite(checked)][0]}")
         if k < 1:
             raise StoreError(f"k must be at least 1, got {k}")
-        return self._vectors.ask(lambda index: index.search_within(checked, k, within))
+        selection = within or self.select()
+        return self._vectors.ask(lambda index: index.search_within(checked, k, selection))
 
     def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
         """Find the k texts of a selection with the best bm25 for any of these stems; None if the store cannot."""

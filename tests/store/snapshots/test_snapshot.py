@@ -154,7 +154,7 @@ class SnapshotMachine(RuleBasedStateMachine):
             assert columns(snapshot) == columns(Snapshots(reader._catalog.tables).current())
             assert snapshot.select(filters).ids().tolist() == naive.matching(reader, filters)
             assert snapshot.select(filters).num_segments == len(naive.matching(reader, filters))
-            assert snapshot.count_videos(filters) == naive.count_videos(reader, filters)
+            assert snapshot.select(filters).num_videos == naive.count_videos(reader, filters)
             assert {video.id for video in reader.videos.find(filters)} == naive.find_videos(reader, filters)
             videos = snapshot.videos.ids.tolist()
             without = set(videos[::2])
@@ -242,8 +242,8 @@ def test_a_commit_costs_a_reader_its_new_rows(stores: tuple[Store, Store], monke
     assert counted.num_rows <= 8, counted.statements
     assert third.everything.num_segments == 29
     assert second.everything.num_segments == 33
-    assert second.count_videos() == 9
-    assert third.count_videos() == 8
+    assert second.everything.num_videos == 9
+    assert third.everything.num_videos == 8
 
 
 def test_opening_a_saved_index_reads_what_changed_since(
@@ -366,16 +366,16 @@ def test_a_query_reads_no_rows_but_its_own(
 ) -> None:
     writer, reader = stores
     query = np.ones((1, DIM), np.float32)
-    reader.search(query, 3, filters)
+    reader.search(query, 3, reader.select(filters))
     counted = Counted(monkeypatch)
-    ids = reader.search(query, 3, filters)[1][0]
+    ids = reader.search(query, 3, reader.select(filters))[1][0]
     assert len(reader) == 32
-    assert reader.count_videos(filters) == 8
+    assert reader.select(filters).num_videos == 8
     assert (reader.owners(ids) > 0).all()
     assert len(reader.overlapping_segments([(1, 0.0, 5.0)])) == 1
     assert not [sql for sql, num in counted.statements if num > 2 or "count(*) FROM segments" in sql]
     lose(writer, 1)
-    reader.search(query, 3, filters)
+    reader.search(query, 3, reader.select(filters))
     assert counted.num_rows < 32, counted.statements
 
 

@@ -42,16 +42,16 @@ class Index:
         self, filters: Filters, excluded: frozenset[int], sources: tuple[Source, ...], text: str
     ) -> tuple[list[list[int]], list[int], list[tuple[int, float, float]]]:
         """Return the nearest texts, those that share a word, and those that match a clause, with their scores."""
-        allowed = self.reader.allow(self.pictures, filters, excluded, sources)
+        within = self.reader.select(self.pictures, self.pictures.select(filters, excluded), sources)
         query = random_vectors(make_texts([text, "another"]))
         stems = self.reader.index.stems([text])[0]
         clause = Clause(text=text, content=text)
         typical, matcher = np.zeros(DIM, np.float32), TextMatcher(self.reader)
-        matches = matcher.find([clause], query[:1], allowed, typical=typical, num_texts=[len(self.reader)])[0]
+        matches = matcher.find([clause], query[:1], within, typical=typical, num_texts=[len(self.reader)])[0]
         ids = [found.id for found in matches.texts]
         return (
-            [near.tolist() for near in self.reader.search(query, 7, allowed)],
-            sorted(self.reader.search_words(stems, 500, allowed).tolist()),
+            [near.tolist() for near in self.reader.search(query, 7, within)],
+            sorted(self.reader.search_words(stems, 500, within).tolist()),
             list(zip(ids, matches.cosines.tolist(), matches.information.tolist(), strict=True)),
         )
 
@@ -130,10 +130,10 @@ def test_answers_are_those_of_faiss_after_any_changes(indexes: tuple[Index, Inde
             assert one == other
             if pushed:
                 milvus = indexes[1]
-                allowed = milvus.texts.allow(milvus.pictures, filters, excluded, sources).selection
+                within = milvus.texts.select(milvus.pictures, milvus.pictures.select(filters, excluded), sources)
                 vectors = vectors_of(milvus.texts)
-                expression = vectors._make_expression(allowed, vectors._read_pushed())
-                assert vectors._open().count(expression) == allowed.num_segments
+                expression = vectors._make_expression(within, vectors._read_pushed())
+                assert vectors._open().count(expression) == within.num_segments
 
 
 def fill(folder: Path, vectors: str, num_videos: int = 3) -> None:
@@ -148,9 +148,9 @@ def fill(folder: Path, vectors: str, num_videos: int = 3) -> None:
 def search(folder: Path, filters: Filters = ALL_VIDEOS) -> tuple[list[int], list[int]]:
     """Return the nearest texts and those with a word."""
     with Store.open(folder) as store, TextStore.open(folder) as texts:
-        allowed = texts.allow(store, filters)
-        nearest = texts.search(random_vectors(make_texts(["a dog number 1"])), 10, allowed)[0]
-        return nearest.tolist(), sorted(texts.search_words(["dog"], 10, allowed).tolist())
+        within = texts.select(store, store.select(filters))
+        nearest = texts.search(random_vectors(make_texts(["a dog number 1"])), 10, within)[0]
+        return nearest.tolist(), sorted(texts.search_words(["dog"], 10, within).tolist())
 
 
 def test_texts_are_where_the_pictures_are_without_a_local_copy(tmp_path: Path) -> None:

@@ -266,13 +266,13 @@ def test_texts_of_a_filter_are_right_after_tracks_were_deleted(tmp_path: Path) -
             write(texts, f"v{video_index}", [text])
         with TextStore.open(tmp_path) as reader:
             only = Filters(folder="/videos/v3.mp4")
-            assert reader.allow(pictures, only).selection.ids().tolist() == [4]
+            assert reader.select(pictures, pictures.select(only)).ids().tolist() == [4]
             texts.prune(["v2", "v3"])
             texts.save()
             write(texts, "v0", [text])
             texts.save()
-            assert reader.allow(pictures, only).selection.ids().tolist() == [4]
-            assert reader.allow(pictures).selection.num_segments == 3
+            assert reader.select(pictures, pictures.select(only)).ids().tolist() == [4]
+            assert reader.select(pictures, pictures.select()).num_segments == 3
 
 
 def test_no_texts_another_encoder_or_a_second_writer_are_refused(tmp_path: Path) -> None:

@@ -61,10 +61,8 @@ def stored_vectors(store: Store, filters: Filters = ALL_VIDEOS) -> dict[int, np.
 def assert_exact(store: Store, k: int = 10, filters: Filters = ALL_VIDEOS, *, within: Selection | None = None) -> None:
     queries = np.random.default_rng(5).standard_normal((3, DIM)).astype(np.float32)
     vectors = stored_vectors(store, filters)
-    if within is None:
-        scores, ids = store.search(queries, k, filters)
-    else:
-        scores, ids = store.search_within(queries, k, within)
+    scores, ids = store.search(queries, k, within or store.select(filters))
+    if within is not None:
         vectors = {key: vectors[key] for key in within.ids().tolist()}
     keys = np.array(list(vectors), np.int64)
     for row, query in enumerate(queries):

@@ -105,13 +105,17 @@ def test_removed_ids_are_not_found_on_a_gpu(faiss: GpuFaiss, vectors: Rows, tmp_
     every = np.arange(NUM, dtype=np.int64)
     shards.rebuild(tmp_path, "ivf", make_bitmap(every[:2000]))
     shards.add(shards.find_missing(make_bitmap(every)))
-    before = shards.search(queries(1), 5, Selection(make_bitmap(every), NUM, narrow=False)).ids[0]
+    before = shards.search(queries(1), 5, Selection(make_bitmap(every), NUM, np.zeros(0, bool), 0, narrow=False)).ids[0]
     assert faiss.num_searches == 2, "the shard and the flat index"
     wanted = np.setdiff1d(every, before)
-    after = shards.search(queries(1), 50, Selection(make_bitmap(wanted), len(wanted), narrow=False)).ids[0]
+    after = shards.search(
+        queries(1), 50, Selection(make_bitmap(wanted), len(wanted), np.zeros(0, bool), 0, narrow=False)
+    ).ids[0]
     assert not set(after) & set(before)
     assert set(after) <= set(wanted)
-    within = shards.search(queries(1), 50, Selection(make_bitmap(FEW), len(FEW), narrow=True)).ids[0]
+    within = shards.search(
+        queries(1), 50, Selection(make_bitmap(FEW), len(FEW), np.zeros(0, bool), 0, narrow=True)
+    ).ids[0]
     assert set(within) <= {-1, *FEW}
 
 

@@ -94,10 +94,10 @@ def check(store: Store) -> None:
     """Check searches with and without filters, to half and to all of the depth."""
     for filters in (Filters(), Filters(folder="/a"), Filters(folder="/b"), Filters(folder="/none")):
         expected = matching(store, filters)
-        scores, ids = store.search(QUERY, 99, filters)
+        scores, ids = store.search(QUERY, 99, store.select(filters))
         assert sorted(ids[ids >= 0].tolist()) == expected
         half = 1 + len(expected) // 2
-        np.testing.assert_array_equal(store.search(QUERY, half, filters)[0], scores[:, :half])
+        np.testing.assert_array_equal(store.search(QUERY, half, store.select(filters))[0], scores[:, :half])
 
 
 def change(store: Store, rng: random.Random) -> None:

@@ -55,7 +55,7 @@ def add(shards: Shards, wanted: np.ndarray) -> None:
 
 
 def select(ids: np.ndarray, *, narrow: bool = False) -> Selection:
-    return Selection(make_bitmap(ids), len(ids), narrow=narrow)
+    return Selection(make_bitmap(ids), len(ids), np.zeros(0, bool), 0, narrow=narrow)
 
 
 def assert_is(world: World, shards: Shards, ids: np.ndarray) -> None:

@@ -97,7 +97,7 @@ class PictureChannel:
         if not clauses:
             return []
         sentences = np.stack([clause.positive.sentence for clause in clauses])
-        _, nearest = self.store.search(sentences, query.depth, query.options.filters, excluded=query.excluded)
+        _, nearest = self.store.search(sentences, query.depth, query.within)
         return [_limit_per_video(self.store, ids[ids >= 0], query.options.candidates) for ids in nearest]
 
     def find_in_videos(
@@ -127,9 +127,8 @@ class PictureChannel:
         """Return the depth of the next search, given how many videos the last one found; None if none can find more."""
         if any(clause.phrases for clause in query.clauses):  # only texts contain phrases
             return None
-        store, filters, depth = self.store, query.options.filters, query.depth
-        num_segments = store.select(filters, query.excluded).num_segments
-        if depth >= num_segments or num_videos >= store.count_videos(filters, query.excluded):
+        store, within, depth = self.store, query.within, query.depth
+        if depth >= within.num_segments or num_videos >= within.num_videos:
             return None
         max_depth = store.max_k
         if max_depth is not None and depth >= max_depth:
@@ -141,7 +140,7 @@ class PictureChannel:
                 query.options.k,
             )
             return None
-        return min(DEPTH_FACTOR * depth, max_depth or num_segments)
+        return min(DEPTH_FACTOR * depth, max_depth or within.num_segments)
 
     def _rate(
         self, query: ChannelQuery, ids: Ids, *, refine: bool = False, whole: bool = False

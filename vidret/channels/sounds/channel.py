@@ -20,6 +20,7 @@ from vidret.channels.base import ChannelQuery, Match, VideoTexts
 from vidret.channels.sounds.reading import KIND, join_windows
 from vidret.errors import VidretError
 from vidret.store.consent import check_allowed
+from vidret.store.snapshots.snapshot import Selection
 from vidret.store.sounds import SoundStore, is_chosen
 from vidret.store.store import Store
 from vidret.types import SoundWindows
@@ -94,16 +95,14 @@ class SoundChannel:
 
     def find(self, query: ChannelQuery) -> dict[int, VideoTexts]:
         """Return the best windows of each clause by video."""
-        rated = self._rate(query)
-        videos = self._pictures.videos.find(query.options.filters, ids=sorted(rated)) if rated else []
-        return {video.id: rated[video.id] for video in videos if video.id not in query.excluded}
+        return self._rate(query, query.within)
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoTexts]:
         """Return the best windows of some videos, regardless of the filters."""
         rated = self._rate(query)
         return {video_id: rated[video_id] for video_id in video_ids if video_id in rated}
 
-    def _rate(self, query: ChannelQuery) -> dict[int, VideoTexts]:
+    def _rate(self, query: ChannelQuery, within: Selection | None = None) -> dict[int, VideoTexts]:
         if "sound" not in query.sources:
             return {}
         rated: dict[int, VideoTexts] = {}
@@ -113,7 +112,7 @@ class SoundChannel:
                 found = [*self._find_alike(query.examples[index])]
             elif clause.source == "sound":
                 found = [*self._find_named(clause.text)]
-            video_ids = self._pictures.find_contents({content for content, *_ in found}) if found else {}
+            video_ids = self._pictures.find_contents({content for content, *_ in found}, within) if found else {}
             for content, start, end, nats in found:
                 video_id = video_ids.get(content)
                 if video_id is not None:

@@ -125,15 +125,15 @@ class TextChannel:
         """Return the best matches of each clause by video."""
         if not any(source in TEXT_SOURCES for source in query.sources):
             return {}
-        allow = partial(self.texts.allow, self._pictures, query.options.filters, query.excluded)
+        select = partial(self.texts.select, self._pictures, query.within)
         background, plain = self.background, tuple(source for source in query.sources if source not in HINT_NEEDED)
         found = self._matcher.find(
             query.clauses,
             query.vectors,
-            allow(query.sources),
+            select(query.sources),
             typical=background.typical,
             num_texts=self._count_texts(query),
-            unasked=None if plain == query.sources else allow(plain),
+            unasked=None if plain == query.sources else select(plain),
         )
         return self._rate(query, found, background)
 

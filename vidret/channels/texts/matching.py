@@ -17,8 +17,7 @@ from jaxtyping import Float32, Float64, Int64
 from vidret.channels.base import Clause
 from vidret.channels.registry import HINT_NEEDED
 from vidret.encode.sentences import RARE_SHARE, find_word_share
-from vidret.store.snapshots.snapshot import find_rows
-from vidret.store.texts.allowed import AllowedTexts
+from vidret.store.snapshots.snapshot import Selection, find_rows
 from vidret.store.texts.index import Term
 from vidret.store.texts.stems import vary_numbers
 from vidret.store.texts.store import FoundText, TextStore
@@ -77,11 +76,11 @@ class TextMatcher:
         self,
         clauses: Sequence[Clause],
         vectors: Float32[np.ndarray, "clause dim"],
-        allowed: AllowedTexts | None = None,
+        allowed: Selection | None = None,
         *,
         typical: Vector,
         num_texts: Sequence[int],
-        unasked: AllowedTexts | None = None,
+        unasked: Selection | None = None,
     ) -> list[TextMatches]:
         """Return the candidates of each clause; for one with phrases, only texts that contain one of them.
 
@@ -116,8 +115,8 @@ class TextMatcher:
         self,
         clauses: Sequence[Clause],
         vectors: Float32[np.ndarray, "clause dim"],
-        allowed: AllowedTexts | None,
-        unasked: AllowedTexts | None,
+        allowed: Selection | None,
+        unasked: Selection | None,
     ) -> list[Int64[np.ndarray, " _text"]]:
         """Return the texts nearest to each clause."""
         if unasked is None:
@@ -152,7 +151,7 @@ class TextMatcher:
         """Return the fingerprints of contents with a text that contains a term: a word, or several in this order."""
         return self._store.find_contents(self._store.index.find_tracks(term))
 
-    def _find_phrases(self, phrases: Sequence[str], allowed: AllowedTexts | None = None) -> np.ndarray:
+    def _find_phrases(self, phrases: Sequence[str], allowed: Selection | None = None) -> np.ndarray:
         ids = [self._store.find_phrase(phrase, PHRASES, allowed) for phrase in phrases]
         return np.unique(np.concatenate(ids)) if ids else np.zeros(0, np.int64)
 

@@ -166,7 +166,7 @@ class SnapshotBuilder:
         self._names = PathNames()
         self._num_sorted = 0
         self._tail: dict[bytes, int] = {}  # the rows of the paths that are not sorted
-        self._everything = Selection(np.zeros(0, np.uint8), 0, narrow=False)
+        self._bits, self._num_searchable = np.zeros(0, np.uint8), 0
 
     @classmethod
     def restore(cls, saved: Saved, position: Position) -> "SnapshotBuilder":
@@ -179,8 +179,8 @@ class SnapshotBuilder:
         builder._fingerprints, builder._paths = (split_texts(saved[name], saved[f"{name}.ends"]) for name in TEXTS)
         builder._rows = dict(zip(builder._fingerprints, range(len(builder._fingerprints)), strict=True))
         builder._num_sorted = len(builder._paths)
-        num_segments = int(np.count_nonzero(saved["segments.searchable"]))
-        builder._everything = Selection(saved["bits"], num_segments, narrow=False)
+        builder._bits = saved["bits"]
+        builder._num_searchable = int(np.count_nonzero(saved["segments.searchable"]))
         return builder
 
     def pack(self) -> Saved:
@@ -188,7 +188,7 @@ class SnapshotBuilder:
         self._sort_files()
         tables = zip(TABLES, (self._segments, self._videos, self._files, self._frames), strict=True)
         saved = {f"{table}.{name}": column for table, columns in tables for name, column in dict(columns).items()}
-        saved["bits"] = self._everything.bits
+        saved["bits"] = self._bits
         for name, texts in zip(TEXTS, (self._fingerprints, self._paths), strict=True):
             saved[name] = np.frombuffer(b"".join(texts), np.uint8)
             saved[f"{name}.ends"] = np.cumsum([len(text) for text in texts], dtype=np.int64)
@@ -291,11 +291,11 @@ class SnapshotBuilder:
         self._segments.set_last("searchable", searchable, is_new=first_new > 0)
         num_searchable = int(np.count_nonzero(searchable))
         if first_new:
-            bits = add_ids(self._everything.bits, self._segments["ids"][first_new:][searchable])
-            num_searchable += self._everything.num_segments
+            self._bits = add_ids(self._bits, self._segments["ids"][first_new:][searchable])
+            num_searchable += self._num_searchable
         else:
-            bits = make_bitmap(self._segments["ids"], searchable)
-        self._everything = Selection(bits, num_searchable, narrow=False)
+            self._bits = make_bitmap(self._segments["ids"], searchable)
+        self._num_searchable = num_searchable
 
     # Files
 
@@ -349,13 +349,20 @@ class SnapshotBuilder:
 
     def _take(self) -> Snapshot:
         segments, videos, files = (dict(columns) for columns in (self._segments, self._videos, self._files))
+        is_live = videos["num_paths"] > 0
         return Snapshot(
             position=self.position,
             segments=SegmentColumns(**segments),
             videos=VideoColumns(**videos, fingerprints=self._fingerprints, rows=self._rows),
             files=FileColumns(**files, paths=self._paths, names=self._names, num_sorted=self._num_sorted),
             frame_times=self._frames["times"],
-            everything=self._everything,
+            everything=Selection(
+                bits=self._bits,
+                num_segments=self._num_searchable,
+                videos=is_live,
+                num_videos=int(np.count_nonzero(is_live & (videos["num_segments"] > 0))),
+                narrow=False,
+            ),
         )
 
 

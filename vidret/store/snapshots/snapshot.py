@@ -8,7 +8,7 @@ import os
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -34,10 +34,20 @@ Videos = Bool[np.ndarray, " video"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """A set of searchable segments: their ids as a bitmap, and their number; ``narrow`` if filters left videos out."""
+    """The videos that a query may return, and their searchable segments.
+
+    Attributes:
+        bits: The ids of the segments as a bitmap.
+        num_segments: Their number.
+        videos: A mask of the videos by row of the snapshot.
+        num_videos: The number of the videos with a stored segment.
+        narrow: Whether filters left videos out.
+    """
 
     bits: Bits
     num_segments: int
+    videos: Videos
+    num_videos: int
     narrow: bool
 
     def ids(self) -> Ids:
@@ -47,7 +57,7 @@ class Selection:
     def among(self, ids: Ids) -> "Selection":
         """Return the selected segments that are also among ascending ids."""
         chosen = ids[contains(self.bits, ids)]
-        return Selection(make_bitmap(chosen), len(chosen), narrow=True)
+        return replace(self, bits=make_bitmap(chosen), num_segments=len(chosen), narrow=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -143,7 +153,7 @@ class FileColumns:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Snapshot:
-    """A catalog at one time; ``everything`` selects all searchable segments, ``frame_times`` are in seconds."""
+    """A catalog at one time; ``everything`` selects all videos with a live path, ``frame_times`` are in seconds."""
 
     position: Position
     segments: SegmentColumns
@@ -151,21 +161,36 @@ class Snapshot:
     files: FileColumns
     frame_times: Float64[np.ndarray, " frame"]
     everything: Selection
-    _matching: dict[Filters, Videos] = field(default_factory=dict)
     _selections: dict[tuple[Filters, frozenset[int]], Selection] = field(default_factory=dict)
 
     # Videos
 
-    def match_videos(self, filters: Filters) -> Videos:
-        """Return a mask by row of the videos with a live path that matches; ``ALL_VIDEOS`` matches any live path."""
-        return remember(self._matching, filters, lambda: self._match_videos(filters))
+    def select(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> Selection:
+        """Return the videos with a live path that matches, without excluded ones; ``ALL_VIDEOS`` matches any path."""
+        if filters == ALL_VIDEOS and not excluded:
+            return self.everything
 
-    def _match_videos(self, filters: Filters) -> Videos:
-        if filters == ALL_VIDEOS:
-            return self.videos.num_paths > 0
-        matching = np.zeros(len(self.videos.ids), bool)
-        matching[self.files.video_rows[self._match_files(filters)]] = True
-        return matching
+        def find() -> Selection:
+            if excluded:
+                allowed, rows = self.select(filters).videos.copy(), self.find_videos(sorted(excluded))
+                allowed[rows[rows >= 0]] = False
+            else:
+                allowed = np.zeros(len(self.videos.ids), bool)
+                allowed[self.files.video_rows[self._match_files(filters)]] = True
+            return self.select_videos(allowed)
+
+        return remember(self._selections, (filters, frozenset(excluded)), find)
+
+    def select_videos(self, allowed: Videos) -> Selection:
+        """Return the selection of some videos."""
+        chosen = allowed[self.segments.video_rows] & self.segments.searchable
+        return Selection(
+            bits=make_bitmap(self.segments.ids, chosen),
+            num_segments=int(np.count_nonzero(chosen)),
+            videos=allowed,
+            num_videos=int(np.count_nonzero(allowed & (self.videos.num_segments > 0))),
+            narrow=True,
+        )
 
     def _match_files(self, filters: Filters) -> Bool[np.ndarray, " file"]:
         """Return a mask of the files that match and make their video searchable."""
@@ -203,15 +228,6 @@ class Snapshot:
         _, first = np.unique(self.files.video_rows[rows], return_index=True)
         return rows[first]
 
-    def allow_videos(self, filters: Filters, excluded: Set[int] = frozenset()) -> Videos:
-        """Return a mask by row of the videos that match and are not excluded."""
-        allowed = self.match_videos(filters)
-        if excluded:
-            allowed = allowed.copy()
-            rows = self.find_videos(sorted(excluded))
-            allowed[rows[rows >= 0]] = False
-        return allowed
-
     def list_videos(self, filters: Filters, after: bytes, limit: int) -> list[tuple[bytes, int]]:
         """Return the first matching path and the id of up to ``limit`` matching videos, by path, after a path."""
         paths, num_sorted = self.files.paths, self.files.num_sorted
@@ -244,28 +260,11 @@ class Snapshot:
         rows = rows[files.current[rows] & LIVE_STATES[files.states[rows]] & (files.video_rows[rows] >= 0)]
         return [int(key) for key in np.unique(self.videos.ids[files.video_rows[rows]])]
 
-    def count_videos(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
-        """Return the number of matching videos with a stored segment, without excluded ones."""
-        return int(np.count_nonzero(self.allow_videos(filters, excluded) & (self.videos.num_segments > 0)))
-
     def find_videos(self, video_ids: Sequence[int] | Ids) -> Ids:
         """Return the rows of videos, -1 for unknown ones."""
         return find_rows(self.videos.ids, np.asarray(video_ids, np.int64))
 
     # Segments
-
-    def select(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> Selection:
-        """Return the searchable segments of the videos that match and are not excluded."""
-        if filters == ALL_VIDEOS and not excluded:
-            return self.everything
-        key = filters, frozenset(excluded)
-        return remember(self._selections, key, lambda: self.select_videos(self.allow_videos(filters, excluded)))
-
-    def select_videos(self, allowed: Videos) -> Selection:
-        """Return the searchable segments of the allowed videos."""
-        chosen = allowed[self.segments.video_rows] & self.segments.searchable
-        bits = make_bitmap(self.segments.ids, chosen)
-        return Selection(bits, int(np.count_nonzero(chosen)), narrow=True)
 
     def find_segments(self, ids: Sequence[int] | Ids) -> Ids:
         """Return the rows of segments, -1 for those that are unknown or deleted."""
@@ -305,17 +304,17 @@ class Snapshot:
                 segment_ids[index] = segments.ids[segment_rows][chosen]
         return segment_ids
 
-    def find_contents(self, fingerprints: Iterable[str]) -> dict[str, int]:
-        """Return the ids of the videos with a live path and one of the fingerprints, by fingerprint."""
+    def find_contents(self, fingerprints: Iterable[str], within: Selection | None = None) -> dict[str, int]:
+        """Return the ids of the selected videos, or of all with a live path, by fingerprint, of those given."""
+        allowed = (within or self.everything).videos
         rows = {
             fingerprint: self.videos.rows.get(fingerprint.encode("utf-8", "surrogatepass"), -1)
             for fingerprint in fingerprints
         }
-        num_videos, num_paths = len(self.videos.ids), self.videos.num_paths
         return {
             fingerprint: int(self.videos.ids[row])
             for fingerprint, row in rows.items()
-            if 0 <= row < num_videos and num_paths[row] > 0
+            if 0 <= row < len(allowed) and allowed[row]
         }
 
     def describe(self) -> dict[str, Any]:

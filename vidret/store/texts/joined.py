@@ -1,8 +1,8 @@
 """The timed texts of joined indexes."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
@@ -10,16 +10,13 @@ from typing_extensions import override
 
 from vidret.errors import StoreError
 from vidret.store.catalog.texts import StoredText, TextTrack
-from vidret.store.joined import STRIDE, JoinedStore, SearchedTogether
+from vidret.store.joined import STRIDE, JoinedSelection, JoinedStore, SearchedTogether
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection
 from vidret.store.store import Store
-from vidret.store.texts.allowed import AllowedTexts
 from vidret.store.texts.index import MAX_TEXTS, Term, TextIndex
 from vidret.store.texts.store import FoundText, TextStore
-from vidret.types import ALL_VIDEOS, SOURCES, Filters, Source, TextSource
-
-NOTHING = Selection(np.zeros(0, np.uint8), 0, narrow=True)
+from vidret.types import SOURCES, Source, TextSource
 
 
 def open_texts(store: Store) -> TextStore | None:
@@ -38,13 +35,6 @@ def open_texts(store: Store) -> TextStore | None:
             opened = JoinedTextStore(texts, store)
         stack.pop_all()  # it closes them
     return opened
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class JoinedAllowed(AllowedTexts):
-    """The allowed texts of each index."""
-
-    parts: Mapping[int, AllowedTexts]
 
 
 class JoinedTextStore(SearchedTogether, TextStore):
@@ -73,31 +63,18 @@ class JoinedTextStore(SearchedTogether, TextStore):
     def index(self) -> TextIndex:
         generation, known = self.store.generation, self._known
         if known is None or known[0] != generation:
-            copies = {
-                index_number: sorted(left_out)
-                for index_number, _, left_out in self._ids.select(ALL_VIDEOS, frozenset())
-            }
+            again = [key for key, keys in self._ids.copies.items() if key != keys[0]]
+            copies = {index_number: np.sort(ids).tolist() for index_number, _, ids in self._ids.group(again)}
             indexes = {index_number: text_store.index for index_number, text_store in self._texts.items()}
             self._known = known = generation, JoinedTextIndex(indexes, copies)
         return known[1]
 
     @override
-    def allow(
-        self,
-        pictures: Store,
-        filters: Filters = ALL_VIDEOS,
-        excluded: Set[int] = frozenset(),
-        sources: Sequence[Source] = SOURCES,
-    ) -> AllowedTexts:
-        ids, allowed = self._pictures.ids, dict[int, AllowedTexts]()
-        left_out, elsewhere = ids.list_copies(excluded), ids.find_elsewhere(filters)
-        for index_number, text_store in self._texts.items():
-            index, out, chosen = ids.indexes[index_number], frozenset(left_out[index_number]), filters
-            if elsewhere[index_number]:  # to add these, the other videos are excluded one by one
-                videos, matches = index.snapshot().videos, index.snapshot().match_videos(filters)
-                chosen, out = ALL_VIDEOS, out.union(set(videos.ids[~matches].tolist()) - elsewhere[index_number])
-            allowed[index_number] = text_store.allow(index, chosen, out, sources)
-        return JoinedAllowed(NOTHING, None, allowed)
+    def select(self, pictures: Store, within: Selection, sources: Sequence[Source] = SOURCES) -> Selection:
+        assert isinstance(within, JoinedSelection)
+        return JoinedSelection.join(
+            {key: texts.select(pictures.parts[key], within.parts[key], sources) for key, texts in self._texts.items()}
+        )
 
     @override
     def find_contents(self, tracks: Sequence[int] | Ids) -> set[str]:
@@ -156,27 +133,25 @@ class JoinedTextStore(SearchedTogether, TextStore):
         return video_ids, sources
 
     @override
-    def search(
-        self, vectors: Float32[np.ndarray, "query dim"], k: int, allowed: AllowedTexts | None = None
-    ) -> list[Ids]:
-        results = self._ask(allowed, lambda text_store, part: text_store.search(vectors, k, part))
+    def search(self, vectors: Float32[np.ndarray, "query dim"], k: int, within: Selection | None = None) -> list[Ids]:
+        results = self._ask(within, lambda text_store, part: text_store.search(vectors, k, part))
         return [np.concatenate(ids) for ids in zip(*results, strict=True)]
 
     @override
-    def search_words(self, terms: Sequence[str], k: int, allowed: AllowedTexts | None = None) -> Ids:
-        results = self._ask(allowed, lambda text_store, part: [text_store.search_words(terms, k, part)])
+    def search_words(self, terms: Sequence[str], k: int, within: Selection | None = None) -> Ids:
+        results = self._ask(within, lambda text_store, part: [text_store.search_words(terms, k, part)])
         return np.concatenate([ids for (ids,) in results])
 
     @override
-    def find_phrase(self, phrase: str, k: int, allowed: AllowedTexts | None = None) -> Ids:
-        results = self._ask(allowed, lambda text_store, part: [text_store.find_phrase(phrase, k, part)])
+    def find_phrase(self, phrase: str, k: int, within: Selection | None = None) -> Ids:
+        results = self._ask(within, lambda text_store, part: [text_store.find_phrase(phrase, k, part)])
         return np.concatenate([ids for (ids,) in results])
 
     def _ask(
-        self, allowed: AllowedTexts | None, find: Callable[[TextStore, AllowedTexts | None], list[Ids]]
+        self, within: Selection | None, find: Callable[[TextStore, Selection | None], list[Ids]]
     ) -> list[list[Ids]]:
         """Return the results of each index, from each as many as from a merged one, since their ranks differ."""
-        parts = allowed.parts if isinstance(allowed, JoinedAllowed) else dict.fromkeys(self._texts)
+        parts = within.parts if isinstance(within, JoinedSelection) else dict.fromkeys(self._texts)
         return [
             [ids + index_number * STRIDE for ids in find(text_store, parts[index_number])]
             for index_number, text_store in self._texts.items()

@@ -10,7 +10,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
@@ -23,11 +23,11 @@ from vidret.store.catalog.texts import DAMAGED, StoredText, TextTrack
 from vidret.store.folder import TEXTS
 from vidret.store.records import FILE_STATES, FileState, NewSegment
 from vidret.store.snapshots.bitmap import Ids
-from vidret.store.snapshots.snapshot import Snapshot, find_rows
+from vidret.store.snapshots.snapshot import Selection, Snapshot, find_rows
 from vidret.store.store import Store
-from vidret.store.texts.allowed import AllowedTexts, TrackOwners
 from vidret.store.texts.index import MAX_TEXTS, TextIndex, text_id
-from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, Filters, SegmentEmbedding, Source, TextSource, TimedText
+from vidret.store.texts.owners import TrackOwners
+from vidret.types import SOURCES, TEXT_SOURCES, SegmentEmbedding, Source, TextSource, TimedText
 from vidret.types.arrays import widen_rows
 
 logger = logging.getLogger(__name__)
@@ -149,16 +149,10 @@ class TextStore:
 
     # Reading
 
-    def allow(
-        self,
-        pictures: Store,
-        filters: Filters = ALL_VIDEOS,
-        excluded: Set[int] = frozenset(),
-        sources: Sequence[Source] = SOURCES,
-    ) -> AllowedTexts:
-        """Return the texts that a query may return: those of some sources in matching videos that are not excluded."""
+    def select(self, pictures: Store, within: Selection, sources: Sequence[Source] = SOURCES) -> Selection:
+        """Return the texts of some sources in the videos of a selection of ``pictures``."""
         text_sources = tuple(source for source in TEXT_SOURCES if source in sources)
-        return self._owners.allow(self.store.snapshot(), pictures.snapshot(), filters, excluded, text_sources)
+        return self._owners.select(self.store.snapshot(), pictures.snapshot(), within, text_sources)
 
     def find_contents(self, tracks: Sequence[int] | Ids) -> set[str]:
         """Return the fingerprints of the contents of tracks that can be searched."""
@@ -212,42 +206,43 @@ class TextStore:
         exists[owners[owners >= 0]] = True
         return exists
 
-    def search(
-        self, vectors: Float32[np.ndarray, "query dim"], k: int, allowed: AllowedTexts | None = None
-    ) -> list[Ids]:
-        """Return the segments of the ``k`` texts nearest to each vector, among all or those allowed, best first."""
-        within = self.store.snapshot().everything if allowed is None else allowed.selection
+    def search(self, vectors: Float32[np.ndarray, "query dim"], k: int, within: Selection | None = None) -> list[Ids]:
+        """Return the segments of the ``k`` texts nearest to each vector, of all or a selection, best first."""
+        within = within or self.store.select()
         if not within.num_segments or not len(vectors):
             return [np.zeros(0, np.int64) for _ in vectors]
-        rows = self.store.search_within(vectors, min(k, within.num_segments), within)[1]
+        rows = self.store.search(vectors, min(k, within.num_segments), within)[1]
         return [row[row >= 0] for row in rows]
 
-    def search_words(self, terms: Sequence[str], k: int, allowed: AllowedTexts | None = None) -> Ids:
-        """Return the segments of the ``k`` texts with the best bm25 for any of these stems, among all or those allowed.
+    def search_words(self, terms: Sequence[str], k: int, within: Selection | None = None) -> Ids:
+        """Return the segments of the ``k`` texts, of all or a selection, with the best bm25 for any of these stems.
 
         If the vectors are in Milvus, it searches the words; texts that it lacks are searched here and come last.
         """
-        within = self.store.snapshot().everything if allowed is None else allowed.selection
+        within = within or self.store.select()
         if not terms or not within.num_segments:
             return np.zeros(0, np.int64)
-        flags = None if allowed is None else allowed.flags
         result = self.store.search_words(terms, k, within)
         if result is None:
-            return self.find_segments(self.index.search(terms, k, flags))
+            return self.find_segments(self.index.search(terms, k, self._flag(within)))
         if not result.missed:
             return result.ids
-        missed = np.zeros(result.missed[-1] + 1, np.uint8)
-        missed[list(result.missed)] = 1
-        if flags is not None:
-            allowed_flags = np.frombuffer(flags, np.uint8)[: len(missed)]
-            missed[: len(allowed_flags)] &= allowed_flags
-            missed[len(allowed_flags) :] = 0
-        missed_ids = self.find_segments(self.index.search(terms, k, missed.tobytes()))
+        missed_ids = self.find_segments(self.index.search(terms, k, self._flag(within, result.missed)))
         return np.concatenate([result.ids, missed_ids[~np.isin(missed_ids, result.ids)]])
 
-    def find_phrase(self, phrase: str, k: int, allowed: AllowedTexts | None = None) -> Ids:
+    def find_phrase(self, phrase: str, k: int, within: Selection | None = None) -> Ids:
         """Return the segments of up to ``k`` texts that contain these words next to one another, in this order."""
-        return self.find_segments(self.index.find_phrase(phrase, k, None if allowed is None else allowed.flags))
+        return self.find_segments(self.index.find_phrase(phrase, k, self._flag(within or self.store.select())))
+
+    def _flag(self, within: Selection, among: Sequence[int] | None = None) -> bytes | None:
+        """Return a byte per id of a track, 1 for those of a selection, ``among`` some; None for all."""
+        if not within.narrow and among is None:
+            return None
+        tracks = self.store.snapshot().videos.ids[: len(within.videos)][within.videos]
+        tracks = tracks if among is None else np.intersect1d(tracks, among)
+        flags = np.zeros(int(tracks.max(initial=-1)) + 1, np.uint8)
+        flags[tracks] = 1
+        return flags.tobytes()
 
     def find_segments(self, text_ids: Sequence[int] | Ids) -> Ids:
         """Return the segments of texts that the full-text index found, in the same order.

@@ -278,7 +278,7 @@ class MilvusVectors:
         owners = snapshot.owners(missing)
         _, last = np.unique(owners[::-1], return_index=True)
         ends = np.sort(len(owners) - last)
-        total = snapshot.count_videos()
+        total = snapshot.everything.num_videos
         return lambda num_rows: on_progress(total - int((ends > num_rows).sum()), total)
 
     def _open(self) -> Collection:
