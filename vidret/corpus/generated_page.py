@@ -36,10 +36,9 @@ def list_scores(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in report.get("stream", {}).items():
         yield STREAM_NAMES[name], f"{value:.3f}"
     if (words := report.get("words")) is not None:
-        deviations = "deviations above unrelated queries"
         yield (
             "with words",
-            f"{words['alignment']:.2f} {deviations}, {words['alignment_of_pictures']:.2f} by pictures only",
+            f"{words['alignment']:.2f} nats of evidence, {words['alignment_of_pictures']:.2f} by pictures only",
         )
         yield "own prompt fits best with words", f"{words['prompt_recall']:.1f} %"
         yield "words compared", f"{', '.join(words['sources'])}; {words['num_with_words']} videos have some"

@@ -1,8 +1,8 @@
 """Alignment of generated videos with their prompts: by pictures and words together, or by a model's answers.
 
-With words, the videos are indexed in a temporary folder, and each prompt is searched among all of them. Scores are in
-standard deviations above what unrelated queries reach at best. With questions, a video language model behind a chat
-endpoint writes the questions about a prompt, and answers them from frames.
+With words, the videos are indexed in a temporary folder, and each prompt is searched among all of them. Scores are
+evidence in nats, as those of a search. With questions, a video language model behind a chat endpoint writes the
+questions about a prompt, and answers them from frames.
 
 References:
     Guan et al. 2025, "ETVA: Evaluation of Text-to-Video Alignment via Fine-grained Question Generation and Answering".

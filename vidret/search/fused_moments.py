@@ -31,7 +31,7 @@ MIN_OVERLAP_S = 0.5
 SHORTEST_S = 1.0  # minimum duration of a moment of pictures, unless its shot is shorter
 JOIN_CHANNELS = 1.0  # nats by which a span of another channel may score less and still extend a moment
 MIN_COVER = 0.6  # share of a clause that a text must cover if the clause does not hint at words
-UNEXPECTED = 1.0  # standard deviations that other texts lose then, compared with pictures
+UNEXPECTED = 1.0  # nats that other texts lose then, compared with pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

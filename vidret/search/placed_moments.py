@@ -26,7 +26,7 @@ from vidret.types import EventSpan, LocateOptions
 NUM_SPANS = 10  # of a clause
 PLACEMENTS_PER_SPAN = 20  # that are tried: in still scenes, most grow to the same span
 NUM_JOINT = 40  # overlaps of clauses that hold at the same time
-APART = 1.0  # standard deviations that joint clauses lose if only one of them has a moment there
+APART = 1.0  # nats that joint clauses lose if only one of them has a moment there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
