@@ -818,8 +818,8 @@ class Engine(VideoLibrary):
         self._check_frames()
         check_options(SearchOptions(k=k, filters=filters), OptionError)
         for name, time_s in (("start", start), ("end", end)):
-            if time_s is not None and not time_s >= 0:
-                raise OptionError(f"{name} must be at least 0, got {time_s:g}")
+            if time_s is not None and not (isinstance(time_s, int | float | np.number) and time_s >= 0):
+                raise OptionError(f"{name} must be at least 0, got {time_s!r}")
         if start is not None and end is not None and not start < end:
             raise OptionError(f"start must be less than end, got {start:g} and {end:g}")
         store = self._index.store

@@ -223,6 +223,7 @@ def test_clips_that_cannot_be_used_and_whole_videos_are_refused(
         (film, {"start": 50.0, "end": 60.0}, "film.mp4: ends at 10.0 s, before the clip begins at 50.0 s"),
         (film, {"start": 5.0, "end": 5.0}, "start must be less than end, got 5 and 5"),
         (film, {"start": -1.0}, "start must be at least 0, got -1"),
+        (film, {"end": "1"}, "end must be at least 0, got '1'"),
         (film, {"end": -1.0}, "end must be at least 0, got -1"),
         (film, {"filters": Filters(min_seconds=-1.0)}, "min_seconds must be between 0 and 1000000000, got -1.0"),
         (film, {"k": 0}, "k must be at least 1, got 0"),

@@ -161,6 +161,11 @@ def test_a_query_that_is_too_long_is_refused_at_once(word: str) -> None:
     assert time.perf_counter() - started < 5
 
 
+def test_only_text_and_events_are_interpreted() -> None:
+    with pytest.raises(VidretError, match="query must be text or events, got 5"):
+        interpret(5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("query", ["dog" + " -cat" * 17, "dog, no x or b" + " or c" * 15, "dog" + ", no a" * 17])
 def test_exclusions_are_counted_however_they_are_written(query: str) -> None:
     with pytest.raises(VidretError, match="query must exclude at most 16 words or phrases, got 17"):

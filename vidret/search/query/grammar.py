@@ -142,8 +142,8 @@ def interpret(query: str | Sequence) -> Interpretation:
     """Return the events of a query; any text has an interpretation.
 
     Raises:
-        VidretError: The query is too long, or excludes too much; or a ``Sequence`` has no event, an empty one or too
-            many, or its gap is negative.
+        VidretError: The query is not text, is too long, or excludes too much; or a ``Sequence`` has no event, an empty
+            one or too many, or its gap is negative.
 
     >>> [step.events for step in interpret("a dog barks while it rains, then a cat runs").steps]
     [('a dog barks', 'it rains'), ('a cat runs',)]
@@ -152,6 +152,8 @@ def interpret(query: str | Sequence) -> Interpretation:
     """
     if isinstance(query, Sequence):
         return _interpret_sequence(query)
+    if not isinstance(query, str):
+        raise OptionError(f"query must be text or events, got {query!r:.60}")
     text, negatives, others = split_exclusions(query)
     plain = make_plain(text, negatives + others, negatives)
     masked = mask_quotes(text)
