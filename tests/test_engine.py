@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -19,6 +19,7 @@ import pytest
 from tests.fakes import ColourEncoder, PatchEncoder, read_film, write_film, write_mosaic
 from tests.forking import popen_code
 from tests.grounded import make_encoder, write_head, write_numbers
+from tests.noting import note_calls
 from tests.rankers import convert_golden, make_published_weights, make_ranker, save_aligner, score_directly
 from tests.spoken import NamedColours
 from vidret.channels.picture.ranking import Ranker
@@ -417,6 +418,25 @@ def test_what_was_open_is_closed_with_the_last_call_that_uses_it(own: Engine, li
         assert old() is None
     finally:
         gc.enable()
+
+
+def test_a_call_that_looks_videos_up_reads_one_index(
+    own: Engine, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another index may take its place at any time."""
+    red, blue = str(library / "red.mp4"), str(library / "blue.mp4")
+    calls: dict[str, Callable[[], object]] = {
+        "interpret": lambda: own.interpret("red"),
+        "find_footage": lambda: own.find_footage(red, video=blue),
+        "duplicates": lambda: own.duplicates([red, blue]),
+        "teach": lambda: own.teach("warm", [red], [blue]),
+        "classify": lambda: own.classify({"warm": [red], "cold": [blue]}, save="class"),
+    }
+    looked = note_calls(monkeypatch, Store, "is_replaced", lambda store: store.path)
+    for name, call in calls.items():
+        call()
+        assert looked.count(own.path) <= 1, name
+        looked.clear()
 
 
 def test_a_search_that_is_asked_again_logs_its_notes_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

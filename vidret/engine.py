@@ -598,8 +598,9 @@ class Engine(VideoLibrary):
         from vidret.search.probability import choose_default, save_probabilities
         from vidret.search.probability_fitting import choose_probabilities, score_answers
 
-        scored = score_answers(self._index, answers, on_progress)
-        default = choose_default(("picture",) if self._index.texts is None else SOURCES)
+        index = self._index
+        scored = score_answers(index, answers, on_progress)
+        default = choose_default(("picture",) if index.texts is None else SOURCES)
         report = choose_probabilities(scored, default)
         if report.helps:
             with Store.open(self.path, write=True) as store:
@@ -627,7 +628,8 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: The query is invalid.
         """
-        return interpret_for(self._index, self._index.people.name_handles(query), sources)
+        index = self._index
+        return interpret_for(index, index.people.name_handles(query), sources)
 
     def list_search_notes(self, query: Query, options: SearchOptions | LocateOptions) -> list[str]:
         """Return the notes on a search: conditions that no video meets, or a language that is not understood."""
@@ -822,15 +824,15 @@ class Engine(VideoLibrary):
                 raise OptionError(f"{name} must be at least 0, got {time_s!r}")
         if start is not None and end is not None and not start < end:
             raise OptionError(f"start must be less than end, got {start:g} and {end:g}")
-        store = self._index.store
-        inside = None if video is None else look_up_video(store, video)
-        query = self._read_clip(clip, start, end)
+        finder = self._clips
+        inside = None if video is None else look_up_video(finder.store, video)
+        query = self._read_clip(finder.store, clip, start, end)
         if not len(query.times):
             name = strip_query(query.path)
             if query.end < query.start:
                 raise VidretError(f"{name}: ends at {query.end:.1f} s, before the clip begins at {query.start:.1f} s")
             raise VidretError(f"{name}: has no frame between {query.start:.1f} and {query.end:.1f} s")
-        return self._clips.find(query, k, video=inside, filters=filters, repeated=repeated)
+        return finder.find(query, k, video=inside, filters=filters, repeated=repeated)
 
     @override
     def duplicates(
@@ -840,8 +842,9 @@ class Engine(VideoLibrary):
 
         check_list("paths", paths)
         self._check_frames()
-        wanted = {video.id for path in paths for video in find_below(self.videos, path)} if paths else None
-        return find_duplicates(self._index.store, wanted, on_progress=on_progress)
+        store = self._index.store
+        wanted = {video.id for path in paths for video in find_below(store.videos.find, path)} if paths else None
+        return find_duplicates(store, wanted, on_progress=on_progress)
 
     # Concepts
 
@@ -858,10 +861,11 @@ class Engine(VideoLibrary):
     ) -> Concept:
         from vidret.search.concepts.teaching import teach_concept
 
+        index = self._index
         return teach_concept(
-            self._index.store,
+            index.store,
             self.encoder,
-            self._index.encoder.composer,
+            index.encoder.composer,
             name,
             yes=yes,
             no=no,
@@ -907,10 +911,11 @@ class Engine(VideoLibrary):
 
         if save is not None:
             name_concepts(save, list(classes))
-        classified = classify_videos(self._index.store, self.encoder, classes)
+        index = self._index
+        classified = classify_videos(index.store, self.encoder, classes)
         if save is not None:
-            save_classes(self._index.store, self._index.encoder.composer, classified, save)
-        return classified.tag(self._index.store)
+            save_classes(index.store, index.encoder.composer, classified, save)
+        return classified.tag(index.store)
 
     @override
     def concepts(self) -> list[Concept]:
@@ -1011,11 +1016,7 @@ class Engine(VideoLibrary):
         Raises:
             NotFoundError: There is no such video, or all of its files are missing.
         """
-        store = self._index.store
-        videos = store.videos.find(ids=[look_up_video(store, video)])
-        if not videos:
-            raise NotFoundError(f"video must be one of this index, got {video}")
-        return videos[0]
+        return _find_video(self._index.store, video)
 
     def embeddings(self, level: EmbeddingLevel = "segment", filters: Filters = ALL_VIDEOS) -> Embeddings:
         """Return the stored vectors of segments or frames, with paths and times, as float32 of unit length."""
@@ -1045,8 +1046,8 @@ class Engine(VideoLibrary):
         from vidret.copies.clips import ClipFinder
 
         with self._opening:
-            if self._clip_finder is None:
-                self._clip_finder = ClipFinder(self._index.store)
+            store = self._index.store  # forgets the finder of an index that was replaced
+            self._clip_finder = self._clip_finder or ClipFinder(store)
             return self._clip_finder
 
     def _fold(self, index: OpenIndex, results: list[Result]) -> list[Result]:
@@ -1060,12 +1061,11 @@ class Engine(VideoLibrary):
                 self._copy_folder = folder
         return folder.fold_results(results)
 
-    def _read_clip(self, clip: VideoName, start: float | None, end: float | None) -> "Clip":
+    def _read_clip(self, store: Store, clip: VideoName, start: float | None, end: float | None) -> "Clip":
         """Return a clip: for an indexed video from its stored vectors, for another file by encoding it."""
         from vidret.copies.clips import Clip, read_stored_clip
         from vidret.index.stages import encode_clip
 
-        store = self._index.store
         if not isinstance(clip, int | np.integer):
             typed = read_video_name(clip)
             path = absolute_path(typed)
@@ -1077,7 +1077,7 @@ class Engine(VideoLibrary):
                 vectors, times, begin, stop = encode_clip(self.encoder, path, start, end)
                 return Clip(path=path, start=begin, end=stop, vectors=vectors, times=times)
             clip = record.video
-        return read_stored_clip(store, self.video(clip), start, end)
+        return read_stored_clip(store, _find_video(store, clip), start, end)
 
     def _check_frames(self) -> None:
         """Check that the index has a vector for about every second."""
@@ -1146,6 +1146,14 @@ class Engine(VideoLibrary):
             yield store
             save_scales(store, self._index.pictures)
             record_head(store, self._models)
+
+
+def _find_video(store: Store, video: VideoName) -> StoredVideo:
+    """Return a searchable video of an index; see ``Engine.video``."""
+    videos = store.videos.find(ids=[look_up_video(store, video)])
+    if not videos:
+        raise NotFoundError(f"video must be one of this index, got {video}")
+    return videos[0]
 
 
 def _load_encoder(path: Path, name: str | None = None, *, device: str, precision: str) -> Encoder:

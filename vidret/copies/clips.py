@@ -49,7 +49,7 @@ class ClipFinder:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store, self._reader = store, FootageReader()
+        self.store, self._reader = store, FootageReader()
         self._fitted: tuple[int, Whitening] | None = None  # with the generation for which it is valid
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class ClipFinder:
         the best one.
         """
         videos = {
-            stored.id: stored for stored in self._store.videos.find(filters, ids=None if video is None else [video])
+            stored.id: stored for stored in self.store.videos.find(filters, ids=None if video is None else [video])
         }
         guesses = self._align(clip, self._find_videos(clip, videos, filters), videos, repeated=repeated)
         found: list[SharedFootage] = []
@@ -96,8 +96,8 @@ class ClipFinder:
         """Return the ids of the videos with the nearest segments, all of them if they are few."""
         if len(videos) <= MAX_VIDEOS:
             return list(videos)
-        scores, ids = self._store.search(clip.vectors.astype(np.float32), NEAREST, self._store.select(filters))
-        owners = self._store.owners(ids[ids >= 0])
+        scores, ids = self.store.search(clip.vectors.astype(np.float32), NEAREST, self.store.select(filters))
+        owners = self.store.owners(ids[ids >= 0])
         best: dict[int, float] = {}
         for score, owner in sorted(zip(scores[ids >= 0].tolist(), owners.tolist(), strict=True), reverse=True):
             if owner in videos:
@@ -108,10 +108,10 @@ class ClipFinder:
         self, clip: Clip, chosen: Sequence[int], videos: dict[int, StoredVideo], *, repeated: bool
     ) -> list[tuple[int, Alignment]]:
         """Return the alignments of a clip with some videos, most alike first."""
-        generation, fitted = self._store.generation, self._fitted
+        generation, fitted = self.store.generation, self._fitted
         if fitted is None or fitted[0] != generation:
-            self._fitted = fitted = generation, whiten_index(self._store)
-        whitening, table = fitted[1], read_frame_table(self._store, chosen)
+            self._fitted = fitted = generation, whiten_index(self.store)
+        whitening, table = fitted[1], read_frame_table(self.store, chosen)
         clip_vectors = whitening.apply(clip.vectors)
         alignments: list[tuple[int, Alignment]] = []
         for index, key in enumerate(table.video_ids.tolist()):
