@@ -192,12 +192,12 @@ def interpret_query(engine: Searchable, query: str | EventSequence, sources: Seq
 
 
 @contextmanager
-def needing(extra: str, feature: str, *packages: str) -> Iterator[None]:
-    """Raise ``MissingExtraError`` with the extra of a feature if an import in the block misses one of its packages."""
+def needing(extra: str, feature: str) -> Iterator[None]:
+    """Raise ``MissingExtraError`` with the extra of a feature if an import in the block misses a package."""
     try:
         yield
     except ImportError as error:
-        if error.name and error.name.split(".")[0] in packages:
+        if error.name and error.name.split(".")[0] != "vidret":
             raise MissingExtraError(feature, extra) from None
         raise
 

@@ -53,12 +53,23 @@ def test_wrong_tokens_are_refused(run: Runner) -> None:
 
 
 @pytest.mark.usefixtures("index")
-def test_mcp_without_its_package_fails_in_one_sentence(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("vidret.serve.mcp")]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in ("mcp", "mcp_types"):
-        monkeypatch.setitem(sys.modules, name, None)
-    run.check_refusal("mcp", 1, 'error: the MCP server needs the extra "mcp": pip install "vidret[mcp]"')
+@pytest.mark.parametrize(
+    ("command", "ours", "missing", "feature"),
+    [
+        ("serve", "vidret.serve.access", "starlette", "serving"),  # which FastAPI brings
+        ("mcp", "vidret.serve.mcp", "mcp", "the MCP server"),
+    ],
+)
+def test_a_command_without_its_extra_fails_in_one_sentence(
+    run: Runner, monkeypatch: pytest.MonkeyPatch, command: str, ours: str, missing: str, feature: str
+) -> None:
+    for name in list(sys.modules):
+        if name.startswith(ours):
+            monkeypatch.delitem(sys.modules, name)
+        elif name.split(".")[0].removesuffix("_types") == missing:
+            monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, missing, None)
+    run.check_refusal(command, 1, f'error: {feature} needs the extra "{command}": pip install "vidret[{command}]"')
 
 
 @pytest.mark.usefixtures("index")

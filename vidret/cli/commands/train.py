@@ -47,7 +47,7 @@ def train_command(
             raise typer.Exit(int(code))
         return
     try:
-        with needing("train", "training", "pytorch_lightning", "jsonargparse", "lightning"):
+        with needing("train", "training"):
             from vidret.train.run import run
     except MissingExtraError as missing:
         if {"--help", "-h"}.isdisjoint((subcommand, *context.args)):
@@ -69,7 +69,7 @@ def train_export_command(
     checkpoint: Path = argument("Checkpoint of vidret train fit, such as last.ckpt.", "CKPT"), out: ModelOption = None
 ) -> None:
     """Write the model in a checkpoint to a file, for vidret index --model, or --head."""
-    with needing("train", "training", "pytorch_lightning", "jsonargparse", "lightning"):
+    with needing("train", "training"):
         from vidret.train.run import export_checkpoint
     print_message(f"Written: {export_checkpoint(checkpoint, out)}")
 

@@ -108,7 +108,7 @@ def load_pymilvus() -> Any:
     try:
         import pymilvus
     except ImportError as error:
-        raise MissingExtraError("vectors in Milvus", "milvus") from error
+        raise MissingExtraError("a store in Milvus", "milvus") from error
     for name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite", "grpc"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     return pymilvus
@@ -279,7 +279,7 @@ class _Lite:
         try:
             from milvus_lite.server_manager import server_manager_instance as server
         except ImportError as error:
-            raise MissingExtraError("vectors in Milvus", "milvus") from error
+            raise MissingExtraError("a store in Milvus", "milvus") from error
         log, capture = logging.getLogger("milvus_lite.server_manager"), _LogCapture()
         with self._lock:
             log.setLevel(logging.ERROR)
