@@ -57,7 +57,7 @@ def test_index_without_words_is_searched_by_pictures(plain: Engine) -> None:
         assert bool(hits[0].events) == (len(interpret(query).events) > 1)
         assert plain.locate(query)
     for ask in (plain.search, plain.locate):
-        with pytest.raises(VidretError, match="has no words to search: run vidret index --words on"):
+        with pytest.raises(VidretError, match="has no words to search; to read them: vidret index PATH --words on"):
             ask("red", sources=["speech"])
     assert plain.search("red", sources=["picture"]) == plain.search("red")
     assert not (plain.path / "words").exists()

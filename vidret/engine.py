@@ -398,7 +398,9 @@ class Engine(VideoLibrary):
         if paths and not listing.files and not exists:
             raise VidretError(f"no videos found in {', '.join(display_path(os.fspath(path)) for path in paths)}")
         if self._other_devices and run is not None:
-            raise VidretError(f"device must be one for another runner, got {len(self._other_devices) + 1}")
+            raise VidretError(
+                f"device must be a single one for another runner, got {len(self._other_devices) + 1} devices"
+            )
         started = None
         with ExitStack() as stack:
             if not exists:

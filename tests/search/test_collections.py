@@ -114,7 +114,7 @@ INVALID: tuple[tuple[dict[str, object], str], ...] = (
     ({"moments": (ListedMoment(content="", path="", start=0, end=float("nan"), video=1),)}, "0 <= start < end"),
     (
         {"moments": (ListedMoment(content="", path="", start=2, end=60, video=1),)},
-        "end with their video, at .* 2 to 60",
+        "be within their video, which ends at .* 2 to 60",
     ),
     ({"moments": (ListedMoment(content="?", path="/a.mp4", start=0, end=3),)}, "videos of the index, got one of"),
     ({"moments": (ListedMoment(content="", path="", start=0, end=3, video=1, note="x" * 2001),)}, "at most 2000"),

@@ -238,7 +238,7 @@ def test_no_moment_crosses_a_gap(made: Path, tmp_path: Path, head: str, caplog: 
     assert all(moment.end - moment.start < 40 for moment in moments)
     assert any(moment.end <= 36 for moment in moments)
     assert any(moment.start >= 4_999_980 for moment in moments) == (head == "none")
-    assert ("the head sees what comes before the first gap" in caplog.text) == (head == "head")
+    assert ("the head uses only the part before the first gap" in caplog.text) == (head == "head")
 
 
 def test_a_video_of_which_nothing_is_stored_yet_is_named_by_its_path(tmp_path: Path) -> None:

@@ -117,9 +117,9 @@ def test_half_precision_and_muon_without_training_everything_are_refused() -> No
     module = make_module("joint", matrix_lr=0.02).half()
     with pytest.raises(VidretError, match=r"weights must be float32 or float64, got torch\.float16"):
         muon_optimizer(module.model, module._recipe.rule, num_steps=10)
-    with pytest.raises(VidretError, match=r"cool_down must be with matrix_lr, got 0\.3 without"):
+    with pytest.raises(VidretError, match=r"cool_down needs matrix_lr, got 0\.3 without"):
         make_module("joint", cool_down=0.3)
-    with pytest.raises(VidretError, match=r"matrix_lr must be with train_all, got 0\.02 without"):
+    with pytest.raises(VidretError, match=r"matrix_lr needs train_all, got 0\.02 without"):
         make_module("joint", matrix_lr=0.02, train_all=False)
 
 

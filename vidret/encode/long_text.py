@@ -58,7 +58,9 @@ def encode_clauses(
 @lru_cache(maxsize=256)
 def _note_split(name: str, context: int, num_clauses: int, text: str) -> None:
     """Log once that a text is split, since a search may encode it for pictures and for moments."""
-    logger.warning("%s reads %d tokens: split into %d parts: %.60s...", name, context, num_clauses, text)
+    logger.warning(
+        "%s only reads %d tokens, so a text is split into %d parts: %.60s...", name, context, num_clauses, text
+    )
 
 
 def split_text(text: str, fits: Callable[[str], bool]) -> list[str]:

@@ -252,7 +252,7 @@ class JsonTransport:
     def _check_status(self, response: HTTPResponse) -> None:
         status = response.status
         if 300 <= status < 400:
-            raise EndpointError(f"{self.name}: must answer itself, got a redirect ({status}), which is not followed")
+            raise EndpointError(f"{self.name}: must not redirect, got status {status}; give the address that answers")
         if status in BUSY:
             wait = response.headers.get("Retry-After", "")
             seconds = float(wait) if wait.isdecimal() and len(wait) < 6 else None

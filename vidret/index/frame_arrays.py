@@ -60,7 +60,7 @@ def check_frames(name: str, frames: np.ndarray, times_s: np.ndarray, duration_s:
     if times.shape != (len(frames),):
         raise VidretError(f"times_s must have one time per frame, got {times.shape} for {len(frames)} frames")
     if not (np.isfinite(times).all() and times[0] >= 0 and (np.diff(times) > 0).all()):
-        raise VidretError("times_s must be finite, not negative and rising, got others")
+        raise VidretError(f"times_s must be finite, not negative and ascending, got {times.tolist()!r:.60}")
     if duration_s is None:
         if len(times) == 1:
             raise VidretError("duration_s must be given for a single frame, got None")

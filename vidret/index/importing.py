@@ -75,13 +75,15 @@ def check_embeddings(embeddings: Embeddings, dim: int) -> tuple[Embeddings, int]
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise VidretError(f"vectors must have {dim} values, as those of the encoder, got the shape {vectors.shape}")
     if len(vectors) != num_rows or times.shape != (num_rows, 2):
-        raise VidretError(f"there must be a vector and two times for each of {num_rows} paths, got other numbers")
+        got = f"{len(vectors)} vectors and times of shape {times.shape}"
+        raise VidretError(f"there must be a vector and two times for each of {num_rows} paths, got {got}")
     with np.errstate(over="ignore"):
         lengths = np.linalg.norm(vectors, axis=1)
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > _SHORTEST_VECTOR)))
     if len(bad):
         raise VidretError(
-            f"vectors must be finite and not zero, got another for {show_path(embeddings.paths[bad[0]])}, row {bad[0]}"
+            f"vectors must be finite and not zero, got the length {lengths[bad[0]]:g} for "
+            f"{show_path(embeddings.paths[bad[0]])}, row {bad[0]}"
         )
     is_timed = ~np.isnan(times).all(axis=1)
     is_valid = np.isfinite(times).all(axis=1) & (times[:, 0] >= 0) & (times[:, 0] <= times[:, 1])

@@ -148,7 +148,7 @@ def fit_prompt(model: "CausalModel", write: Callable[[int], str], num_more: int 
 def sort_scores(scores: Float[torch.Tensor, " candidate"]) -> tuple[int, ...]:
     """Return the indices of scores, highest first; equal ones in their order. They must be finite."""
     if not bool(torch.isfinite(scores).all()):
-        raise VidretError("scores must be finite, got others")
+        raise VidretError(f"scores must be finite, got {scores.tolist()!r:.60}")
     return tuple(torch.argsort(scores, descending=True, stable=True).tolist())
 
 

@@ -208,9 +208,9 @@ def print_describe_summary(report: "DescribeReport") -> None:
     if report.error:
         print_message(f"error: descriptions ended early: {report.error}")
     elif report.left > report.missing:
-        print_message("  --max-calls was reached; run the same command again to go on.")
+        print_message("  --max-calls was reached; run the same command again to continue.")
     if report.missing:
-        print_message(f"  {format_count(report.missing, 'segment')} left of files that are not there now.")
+        print_message(f"  {format_count(report.missing, 'segment')} left, of files that are missing now.")
 
 
 def print_merge_summary(report: "MergeReport", index: Path) -> None:

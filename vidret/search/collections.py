@@ -55,7 +55,8 @@ def store_collection(store: Store, index: Path, collection: SavedCollection) -> 
             if not collection.revision:
                 raise ConflictError(f"name must be new, got {current.name}, which is a collection already")
             raise ConflictError(
-                f"{current.name} was changed meanwhile: revision must be {current.revision}, got {collection.revision}"
+                f"{current.name} was changed meanwhile: revision must be {current.revision}, "
+                f"got {collection.revision}; read it again"
             )
         kept = {moment.content: moment for moment in current.moments}
         moments = tuple(_keep_moment(store, moment, kept) for moment in collection.moments)
@@ -95,7 +96,7 @@ def check_collection(store: Store, collection: SavedCollection) -> None:
     option_names = {option.name for option in list_options(OPTIONS[collection.finds])}
     for name in collection.options:
         if name in FEEDBACK:
-            raise VidretError(f"options must not hold results that were judged, got {name}; teach a concept by them")
+            raise VidretError(f"options must not contain judged results, got {name}; teach a concept from them")
         if name not in option_names:
             raise VidretError(f"options must be those of a search for {collection.finds}, got {name}")
     check_options(collection.read_options(), OptionError)
@@ -112,7 +113,7 @@ def _keep_moment(store: Store, moment: ListedMoment, known: Mapping[str, ListedM
         video = store.videos.get(moment.video)
         if video.complete and moment.end > video.duration + ROUNDING_S:
             span = f"{moment.start:g} to {moment.end:g} s"
-            raise VidretError(f"moments must end with their video, at {video.duration:.1f} s, got {span}")
+            raise VidretError(f"moments must be within their video, which ends at {video.duration:.1f} s, got {span}")
         return replace(moment, content=video.fingerprint, video=None)
     if moment.content not in known:
         raise VidretError(f"moments must be of videos of the index, got one of {moment.path}")
@@ -185,7 +186,7 @@ def leave_unknown_out(watches: Sequence[Watch], concepts: Collection[str]) -> li
     for watch in watches:
         unknown = [f"@{name}" for name in find_mentions(watch.query) if name not in concepts]
         if unknown:
-            logger.warning("the watch %s is left out: %s is no taught concept", watch.name, ", ".join(unknown))
+            logger.warning("the watch %s is left out: %s is not a taught concept", watch.name, ", ".join(unknown))
         else:
             kept.append(watch)
     return kept

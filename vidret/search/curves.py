@@ -90,7 +90,7 @@ def rate_video(
     else:
         read = read_curve(index.pictures, encoded, video.video_id)
         if read is None:
-            raise StoreError(f"{strip_query(video.path)}: nothing of it is stored yet")
+            raise StoreError(f"{strip_query(video.path)}: no segment is stored yet; index it again")
         scores, frame_times = read[0].scores, read[0].times
     saliency: Float[np.ndarray, " time"] = np.interp(times, frame_times, scores)
     return saliency
@@ -105,7 +105,9 @@ def make_curve(index: OpenIndex, query: Query, video: VideoName) -> Curve:
     video_id = look_up_video(index.store, video)
     read = read_curve(index.pictures, _encode(index, query), video_id)
     if read is None:
-        raise StoreError(f"{strip_query(choose_video(index.store, video).path)}: no segment is stored yet")
+        raise StoreError(
+            f"{strip_query(choose_video(index.store, video).path)}: no segment is stored yet; index it again"
+        )
     return replace(read[0], texts=_list_texts(index, query, video_id))
 
 

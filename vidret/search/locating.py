@@ -254,4 +254,4 @@ def _choose_spans(spans: Sequence[Span], *, overlapping: bool, weak: bool) -> li
 @lru_cache(maxsize=16)
 def note_coarse(name: str) -> None:
     """Log, once per encoder, that its moments are as coarse as segments."""
-    logger.warning("moments begin and end with segments: %s has one vector a segment", name)
+    logger.warning("moments begin and end with segments: %s has one vector per segment", name)

@@ -38,7 +38,7 @@ class SoundStore(SideDatabase):
     """The windows of one index."""
 
     FILE, SCHEMA, CONTENTS = FILE, (SCHEMA,), "SELECT DISTINCT content FROM windows"
-    ABSENT = "no sounds were read in this index: run vidret index --sounds on"
+    ABSENT = "no sounds were read in this index; to read them: vidret index PATH --sounds on"
 
     def list_models(self) -> list[tuple[str, str]]:
         """Return the contents that have windows, with the models that made them."""

@@ -134,10 +134,10 @@ class RetrievalModule(TrainedModule):
         self._recipe, self._warm_up = recipe.for_all(lr) if train_all else recipe.at_rate(lr), warm_up
         if matrix_lr is not None:
             if not train_all:
-                raise VidretError(f"matrix_lr must be with train_all, got {matrix_lr} without")
+                raise VidretError(f"matrix_lr needs train_all, got {matrix_lr} without it")
             self._recipe = with_muon(self._recipe, matrix_lr, cool_down)
         elif cool_down is not None:
-            raise VidretError(f"cool_down must be with matrix_lr, got {cool_down} without")
+            raise VidretError(f"cool_down needs matrix_lr, got {cool_down} without it")
         optim.freeze(self.model, self._recipe.rule)
 
     def setup(self, stage: str) -> None:

@@ -294,7 +294,7 @@ def test_a_model_keeps_what_it_has(model: Path, joint: Path, tmp_path: Path) -> 
     with pytest.raises(VidretError, match="its towers must have the shapes of those of"):
         join_files(other, [model], tmp_path / "out.safetensors")
     shifting = make_plain(tmp_path / "shifting.safetensors", token_shift=True)
-    with pytest.raises(VidretError, match=r"model.safetensors: does not fit .*: token_shift must be alone"):
+    with pytest.raises(VidretError, match=r"model.safetensors: does not fit .*: token_shift must come without"):
         join_files(shifting, [model], tmp_path / "out.safetensors")
 
 

@@ -195,7 +195,7 @@ def test_examples_can_be_added_and_replaced(engine: Engine) -> None:
     with pytest.raises(VidretError, match=r"must hold a sound at 16:39\.0, got none"):
         engine.teach_sound("late", [find_moment(engine, "turn", 999.0)])
     backwards = replace(find_moment(engine, "turn", 6.0), end=5.5)
-    with pytest.raises(VidretError, match=r"a stretch must not end before it starts, got 6 to 5\.5 s"):
+    with pytest.raises(VidretError, match=r"a span must not end before it starts, got 6 to 5\.5 s"):
         engine.teach_sound("backwards", [backwards])
     with pytest.raises(VidretError, match="@chime is a sound"):
         engine.teach("chime", [np.zeros((8, 8, 3), np.uint8)], add=True)

@@ -38,7 +38,7 @@ def test_lists_are_made_changed_and_shown(run: Runner, own_films: Path) -> None:
     run.out("collection", "add", "best", own_films / "blue.mp4")
     run.out("collection", "edit", "best", 2, "--place", 1, "--to", "0:02.0")
     run.check_refusal("collection add best red.mp4 --from 2 --to 1", 2, "moments must have 0 <= start < end, got 2")
-    run.check_refusal("collection edit best 1 --place 3", 1, "a place in best, which has 2 moments, got 3")
+    run.check_refusal("collection edit best 1 --place 3", 1, "a position in best, which has 2 moments, got 3")
     run.check_refusal("collection edit best 2 --from 1:x", 2, "must be a time, such as 1:30 or 90, got 1:x")
     lines = [line.split() for line in run.out("collection", "show", "best").splitlines()]
     assert [line[:3] for line in lines] == [
@@ -51,7 +51,7 @@ def test_lists_are_made_changed_and_shown(run: Runner, own_films: Path) -> None:
     run.out("index", own_films)
     code, out, err = run("collection", "show", "best")
     assert (code, "red.mp4  (not in the index)" in out) == (0, True)
-    assert "left out, since the index does not have their videos: 1 moment of best" in err
+    assert "left out: 1 moment of best, whose videos are not in the index" in err
     table = run.out("collection", "show", "best", "--format", "csv")
     assert [row.split(",")[2].rpartition("/")[2] for row in table.splitlines()[1:]] == ["blue.mp4"]
     run.out("collection", "remove", "best", 1)

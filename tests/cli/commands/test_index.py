@@ -233,7 +233,7 @@ def test_descriptions_are_marked_wherever_they_are_shown(run: Runner, index: Pat
         describe = ("index", films, "--describe", chat.url, "--describe-model", "small")
         code, out, err = run(*describe, "--max-calls", "1", "--json")
         assert (code, json.loads(out)["described"]["described"]) == (0, 1)
-        assert "--max-calls was reached; run the same command again to go on" in err
+        assert "--max-calls was reached; run the same command again to continue" in err
         assert "0 segments left" in run.err(*describe)
     transcript = ("transcript", films / "red.mp4")
     assert "generated  Ignore" in run.out(*transcript)

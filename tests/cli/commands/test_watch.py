@@ -165,7 +165,7 @@ def test_a_watch_for_a_forgotten_concept_is_left_out_and_waits(
     run.out("forget", "rosy")
     add_film(films, "rose", "red")
     err = run.err("index", films, "--exit-code")
-    assert "the watch rosies is left out: @rosy is no taught concept" in err
+    assert "the watch rosies is left out: @rosy is not a taught concept" in err
     run.out("teach", "rosy", "--yes", films / "red.mp4")
     code, _, err = run("index", films, "--exit-code")
     assert (code, "rosies: " in err, "blues: " in err) == (3, True, False)

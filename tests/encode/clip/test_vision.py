@@ -101,7 +101,7 @@ def test_the_shift_equals_loops(num_tokens: int) -> None:
 
 @pytest.mark.parametrize("more", [{"merging": MERGING}, {"prompts": PromptShape(2, 2)}])
 def test_the_shift_excludes_merging_and_prompts(more: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="token_shift must be alone, got it with merging or prompts"):
+    with pytest.raises(ValueError, match="token_shift must come without merging and prompts"):
         VisionTower(VISION, token_shift=True, **more)
 
 

@@ -309,7 +309,7 @@ def test_a_long_text_is_split_with_a_note(
     text = " ".join(sentences)
     with caplog.at_level(logging.WARNING):
         embedding = encoder.encode_text([text])[0]
-    assert f"reads {TINY[kind].context} tokens: split into" in caplog.text
+    assert f"reads {TINY[kind].context} tokens, so a text is split into" in caplog.text
     assert float(np.linalg.norm(embedding.sentence)) == pytest.approx(1, abs=1e-5)
     assert not np.allclose(embedding.sentence, encoder.encode_text([sentences[0]])[0].sentence, atol=1e-3)
     caplog.clear()
@@ -335,7 +335,7 @@ def test_a_video_native_model_says_what_it_cannot(
     folders: Mapping[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder = load(folders["xclip"])
-    with pytest.raises(AlignerError, match=r"rerank must be none or mean for hf:.*one vector a segment, got ucofia"):
+    with pytest.raises(AlignerError, match=r"rerank must be none or mean for hf:.*one vector per segment, got ucofia"):
         Engine(tmp_path / "index", encoder, rerank="ucofia")
     with pytest.raises(EncoderError, match="tokens must come from a model with patches, got hf:"):
         encoder.encode_frames([draw_frames(encoder, 4)[1]], tokens=True)

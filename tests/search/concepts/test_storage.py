@@ -183,7 +183,7 @@ def test_wrong_input_is_refused_in_one_sentence(engine: Engine, films: Path, tmp
         ("bad", [tmp_path / "gone.mp4"], r"gone.mp4: not in the index; an example must be an image or a video"),
         ("bad", [late], r"red.mp4: the index has no frame from 50 to 60 s"),
         ("bad", [replace(late, end=None)], r"red.mp4: the index has no frame from 50 s"),
-        ("bad", [backwards], r"red.mp4: a stretch must not end before it starts, got 1.2 to 0.4 s"),
+        ("bad", [backwards], r"red.mp4: a span must not end before it starts, got 1.2 to 0.4 s"),
         ("a b", [paint("red")], "name must be a letter"),
     )
     for name, yes, message in refused:

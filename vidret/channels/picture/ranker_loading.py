@@ -145,7 +145,7 @@ def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:
         name = choose_ranker(encoder)
     if not has_frame_vectors(encoder) and name not in (NONE, MEAN):
         raise AlignerError(
-            f"rerank must be none or mean for {encoder.name}, which has one vector a segment, got {name}"
+            f"rerank must be none or mean for {encoder.name}, which has one vector per segment, got {name}"
         )
     if name in RERANKERS:
         return make_untrained(name, encoder, tokens)

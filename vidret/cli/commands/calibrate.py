@@ -58,7 +58,8 @@ def calibrate_command(
 ) -> None:
     """Lower the scores of videos that match every query (SK-norm), or fit probabilities to known answers."""
     if (bank is None) == (answers is None):
-        raise typer.BadParameter("exactly one of them must be given", param_hint="--bank, --answers")
+        got = "neither" if bank is None else "both"
+        raise typer.BadParameter(f"exactly one of them must be given, got {got}", param_hint="--bank, --answers")
     if answers is not None:
         refuse_options(context, ("limit", "rerank"), "needs --bank, got --answers")
         known = None if str(answers) == NONE else read_answers(answers)

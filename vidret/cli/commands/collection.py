@@ -181,7 +181,7 @@ def _collect(index: Path, name: str) -> tuple[SavedCollection, Sequence[Hit | Mo
     moments = collection.list_moments()
     if num_missing := len(collection.moments) - len(moments):
         missing = format_count(num_missing, "moment")
-        print_message(f"left out, since the index does not have their videos: {missing} of {name}")
+        print_message(f"left out: {missing} of {name}, whose videos are not in the index")
     return collection, moments
 
 
@@ -193,7 +193,7 @@ def _taking_out(index: Path, name: str, *places: int) -> Iterator[tuple[ListedMo
         moments = list(collection.moments)
         if max(places) > len(moments):
             raise VidretError(
-                f"N must be a place in {name}, which has {format_count(len(moments), 'moment')}, got {max(places)}"
+                f"N must be a position in {name}, which has {format_count(len(moments), 'moment')}, got {max(places)}"
             )
         yield moments.pop(places[0] - 1), moments
         store_collection(store, index, replace(collection, moments=tuple(moments)))

@@ -213,8 +213,8 @@ def print_reindex_summary(report: "ReindexReport", index: Path) -> None:
         print_message(f"{index} has the vectors of {report.encoder}: {report.videos} videos")
     else:
         print_message(
-            f"{index} keeps its old vectors, since {len(report.lost)} of its videos cannot be encoded; bring the files "
-            "back and run the same command again, or lose them with --allow-loss"
+            f"{index} keeps its old vectors, since {len(report.lost)} of its videos cannot be encoded; restore "
+            "their files and run the same command again, or switch without them by --allow-loss"
         )
     for path, reason in report.lost[:NUM_LISTED]:
         print_message(f"  {'lost' if report.switched else 'not encoded'}: {display_path(path)}: {reason}")

@@ -53,7 +53,7 @@ def train_command(
         if {"--help", "-h"}.isdisjoint((subcommand, *context.args)):
             raise
         print(context.get_help())
-        print_message(f"The options of fit, validate and test are listed once Lightning is there: {missing}")
+        print_message(f"The options of fit, validate and test are listed once Lightning is installed: {missing}")
         return
     run([subcommand, *context.args], device=device)
 

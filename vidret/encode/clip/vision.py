@@ -68,7 +68,7 @@ class VisionTower(nn.Module):
     ) -> None:
         """Build a tower with random weights; ``num_frames`` is the trained number of temporal positions."""
         if token_shift and (merging is not None or prompts is not None):
-            raise ValueError("token_shift must be alone, got it with merging or prompts")
+            raise ValueError("token_shift must come without merging and prompts, got it with them")
         if token_shift and shape.num_patches < SHIFT_FOLD - 1:
             raise ValueError(f"token_shift must have at least {SHIFT_FOLD - 1} patches, got {shape.num_patches}")
         if prompts is not None and prompts.spread and merging is None:

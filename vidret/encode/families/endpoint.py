@@ -205,6 +205,6 @@ def _read_vectors(answer: Any, count: int, dim: int | None) -> Float32[np.ndarra
     vectors = np.array([row["embedding"] for row in rows], np.float32)
     is_valid = vectors.ndim == 2 and np.isfinite(vectors).all() and vectors.any(axis=1).all()
     if not is_valid or vectors.shape != (count, dim or vectors.shape[1]):
-        raise ValueError("vectors must be finite, and as many as the inputs")
+        raise ValueError("vectors must be finite, and one for each input")
     units: Float32[np.ndarray, "{count} dim"] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
     return units

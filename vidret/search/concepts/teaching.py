@@ -223,7 +223,7 @@ def _find_video(store: Store, example: ConceptExample) -> tuple[int, ConceptExam
 def _check_stretch(example: ConceptExample) -> None:
     if example.start is not None and example.end is not None and not example.start <= example.end:
         span = f"{example.start:g} to {example.end:g} s"
-        raise VidretError(f"{strip_query(example.path)}: a stretch must not end before it starts, got {span}")
+        raise VidretError(f"{strip_query(example.path)}: a span must not end before it starts, got {span}")
 
 
 def _average_frames(store: Store, video_id: int, example: ConceptExample) -> Vector:

@@ -80,7 +80,9 @@ class FrameGrounder:
             spans.append((message.start, message.end))
         steps = place_steps(spans, first=first, fps=FPS)
         if steps.has_gap:
-            logger.warning("%s: the head sees what comes before the first gap", strip_query(video.path))
+            logger.warning(
+                "%s: the head uses only the part before the first gap without frames", strip_query(video.path)
+            )
         return np.stack(
             [vectors[segment][offset] for segment, offset in zip(steps.segments, steps.offsets, strict=True)]
         )

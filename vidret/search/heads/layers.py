@@ -144,7 +144,7 @@ class Grounder:
     ) -> Iterator[tuple[Window, ProjectedVideos]]:
         """Yield the windows of a video whose segments have all been added, with their projected tokens."""
         if place_steps([(segment.start, segment.end) for segment in segments], first=first, fps=self.fps).has_gap:
-            logger.warning("%s: the head sees what comes before the first gap", strip_query(path))
+            logger.warning("%s: the head uses only the part before the first gap without frames", strip_query(path))
         yield from join_pieces(
             self._head, folder, segments, first=first, fps=self.fps, dtype=self._dtype, device=self._device
         )

@@ -126,7 +126,7 @@ class VectorGrounder:
     def _query(self, text: LayerWords, video: GroundedVideo) -> GroundingResult:
         stored = None if video.read is None else video.read()
         if stored is None or not stored.segments:
-            raise StoreError(f"{strip_query(video.path)}: nothing of it is stored yet")
+            raise StoreError(f"{strip_query(video.path)}: no segment is stored yet; index it again")
         vectors = place_vectors(stored.segments, stored.frames, stored.times, first=video.start, fps=self.fps)
         with one_torch_thread():
             return ground_vectors(self._head, vectors, text, fps=self.fps, device=self._device)

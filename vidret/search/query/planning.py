@@ -148,7 +148,7 @@ def _check_sources(index: OpenIndex, sources: Sequence[Source] | None) -> None:
         raise OptionError(f"sources must be some of {', '.join(SOURCES)}, got {', '.join(sources) or 'none'}")
     if sources is not None and index.texts is None and set(sources) != {"picture"}:
         paths = ", ".join(str(part.path) for part in index.store.parts.values())
-        raise VidretError(f"{paths}: has no words to search: run vidret index --words on")
+        raise VidretError(f"{paths}: has no words to search; to read them: vidret index PATH --words on")
 
 
 def _add_intents(clauses: Sequence[Clause], vectors: Float32[np.ndarray, "clause dim"]) -> tuple[Clause, ...]:
