@@ -3,9 +3,11 @@
 from typing import cast
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from vidret.copies.checking import FootageGuess, FootageReader, judge_footage
+from vidret.copies.checking import UNCHANGED, CheckedWindow, FootageGuess, FootageReader, judge_footage, judge_windows
+from vidret.copies.motion import MotionMatch
 from vidret.video.workers.messages import GreyStretch
 
 TIMES = np.arange(50) / 10
@@ -50,3 +52,40 @@ def test_a_picture_is_placed_until_what_moves_agrees() -> None:
     assert verdict is not None
     assert verdict.agreement > 0.85
     assert abs(verdict.placement.width - 280 / 320) < 0.02
+
+
+def make_window(
+    centre_s: float, *, agreement: float = 0.9, num_changes: int = 40, offset: float = 2.0, likeness: float = 0.95
+) -> CheckedWindow:
+    motion = MotionMatch(
+        speed=1.0, offset=offset, agreement=agreement, num_changes=num_changes, likeness=likeness, merit=agreement
+    )
+    return CheckedWindow(centre_s=centre_s, placement=UNCHANGED, motion=motion)
+
+
+@pytest.mark.parametrize(
+    ("windows", "is_same"),
+    [
+        ([make_window(5, agreement=0.8, num_changes=100)], True),
+        ([make_window(5, agreement=0.8, num_changes=16)], False),  # may be by chance
+        ([make_window(5, agreement=0.96, num_changes=4)], True),
+        ([make_window(5, num_changes=0, likeness=0.99)], True),
+        ([make_window(5, num_changes=0, likeness=0.98)], False),  # still pictures must be more alike
+        ([make_window(5), make_window(50, agreement=0.4, num_changes=8)], False),  # other footage at one end
+        ([make_window(5), make_window(50, likeness=0.4)], False),
+        ([make_window(5), make_window(50, offset=12.0)], False),  # another speed between the windows than within
+    ],
+)
+def test_how_much_must_agree(windows: list[CheckedWindow], is_same: bool) -> None:
+    assert (judge_windows(windows) is not None) == is_same
+
+
+def test_footage_that_one_film_has_in_the_middle_only_ends_where_the_lines_part() -> None:
+    first, middle, last = (make_window(centre_s) for centre_s in (5, 30, 55))
+    verdict = judge_windows([first, middle, make_window(55, offset=5.0)])
+    assert verdict is not None
+    assert (verdict.start, verdict.end, verdict.offset) == (-np.inf, 32, 2)
+    verdict = judge_windows([make_window(5, offset=5.0), middle, last])
+    assert verdict is not None
+    assert (verdict.start, verdict.end, verdict.offset) == (28, np.inf, 2)
+    assert judge_windows([first, make_window(30, offset=12.0), last]) is None

@@ -307,15 +307,16 @@ def judge_footage(guess: FootageGuess, reader: FootageReader) -> FootageVerdict 
 def judge_windows(windows: Sequence[CheckedWindow]) -> FootageVerdict | None:
     """Return the verdict of one to three windows, which are in order; None if they do not show the same footage.
 
-    Where one film lacks a moment of the other, only two of three windows are on one line, and the verdict is theirs.
+    Where one film lacks a moment of the other, only two of three windows are on one line, and the verdict is theirs. A
+    short moment hardly changes the speed between the other two, so those whose speed fits better are chosen.
     """
     start, end = -np.inf, np.inf
     if len(windows) == 3 and not is_straight(windows):
-        reach_s = WINDOW_S / 2
-        if are_certainly_straight(windows[:2]):
-            windows, end = windows[:2], windows[1].centre_s + reach_s
-        elif are_certainly_straight(windows[1:]):
-            windows, start = windows[1:], windows[1].centre_s - reach_s
+        first, middle, last = windows
+        straight = [pair for pair in ((first, middle), (middle, last)) if are_certainly_straight(pair)]
+        windows = min(straight, key=find_speed_error, default=windows)
+        start = middle.centre_s - WINDOW_S / 2 if windows[0] is middle else start
+        end = middle.centre_s + WINDOW_S / 2 if windows[-1] is middle else end
     num_changes = sum(window.motion.num_changes for window in windows)
     weights = [window.motion.num_changes / num_changes if num_changes else 1 / len(windows) for window in windows]
     agreement = sum(weight * window.motion.agreement for weight, window in zip(weights, windows, strict=True))
@@ -355,8 +356,13 @@ def is_straight(windows: Sequence[CheckedWindow]) -> bool:
         return True
     speed, offset = fit_line(windows)
     bends = (abs(speed * window.centre_s + offset - window.film_s) for window in windows[1:-1] if window.moves)
+    return max(bends, default=0.0) <= MAX_BEND_S and find_speed_error(windows) <= MAX_SPEED_ERROR
+
+
+def find_speed_error(windows: Sequence[CheckedWindow]) -> float:
+    """Return how far the speed from the first to the last window is from that within the better of them, as a share."""
     expected = max(windows[0], windows[-1], key=lambda window: window.motion.merit).motion.speed
-    return max(bends, default=0.0) <= MAX_BEND_S and abs(speed / expected - 1) <= MAX_SPEED_ERROR
+    return abs(fit_line(windows)[0] / expected - 1)
 
 
 def are_certainly_straight(windows: Sequence[CheckedWindow]) -> bool:
