@@ -165,6 +165,20 @@ def test_moments_have_a_timeline_and_frames(pages: dict[str, str], located: tupl
     assert float(bar[2]) / width == pytest.approx(7 / 16, abs=1e-3)
 
 
+def test_a_timeline_lasts_as_long_as_its_video_or_else_as_its_spans(tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("no video")
+    row = {"text": "a dog", "video": "bad", "true": [[1, 2]], "overlap": 0.0}
+    for more, share in (({"duration": 8.0, "found": None}, 1 / 8), ({"duration": None, "found": [3, 4, 0.5]}, 1 / 4)):
+        facts = {"task": "moments", "per_query": [{**row, **more}]}
+        _, article = render_worst(facts, {"bad": tmp_path / "bad.mp4"})
+        lane, bar = (
+            re.search(rf'class="{name}" x="[0-9.]+" y="8" width="([0-9.]+)"', article) for name in ("lane", "true")
+        )
+        assert lane is not None
+        assert bar is not None
+        assert float(bar[1]) / float(lane[1]) == pytest.approx(share, abs=1e-3)
+
+
 def test_queries_without_span_and_unreadable_videos_are_shown_as_such(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
     row: dict[str, Any] = {"text": "a dog", "video": "bad", "true": [[1, 2]], "found": None, "duration": None}

@@ -139,6 +139,8 @@ def test_edges_snap_to_the_cuts_between_frames_unless_told_not_to() -> None:
     }
     assert spans[True][:2] == cuts
     assert spans[False][:2] == (5.0, 10.0)
+    (first,) = find_spans(scores[6:], times[6:], start=6.0, end=15.0, k=1, cuts=(6.5, 9.6))
+    assert first.start == 6.0, "no shot ends at the first frame"
     curve = Curve(scores, times, 0.0, 15.0, best=1.0, cuts=cuts)
     assert [find_moments(curve, k=1, overlapping=False, weak=True, snap=snap)[0][:2] for snap in (True, False)] == [
         cuts,

@@ -151,7 +151,7 @@ def test_invalid_queries_and_predictions_are_rejected() -> None:
             predictions,
             r"true spans of query 1 must start before they end, got \[3.0",
         ),
-        (replace(query, spans=((0.0, math.nan),)), predictions, r"must start before they end, got \[0.0, nan"),
+        (replace(query, spans=((1.0, 2.0), (0.0, math.nan))), predictions, r"before they end, got \[0.0, nan"),
         (query, [Prediction("1", saliency=np.ones(3))], "query 1 must have windows, got saliency scores only"),
         (query, [], "must include every query"),
     ):
