@@ -37,15 +37,15 @@ class Progress:
     """The progress of a run.
 
     Attributes:
-        num_files: New and changed files, which have to be read.
-        done: Number of these that are finished.
-        failed: Number of these that failed.
-        num_segments: Segments encoded so far.
-        seconds: Seconds of video in these segments.
-        share: The fraction of the work that is done, by segments; see ``Workload``. It never decreases.
-        elapsed: Seconds since the run started.
-        interrupted: Whether the run only finishes segments in progress.
-        file: The path that is being read, the first of several; empty if none is.
+        num_files: Number of new and changed files, which have to be read.
+        done: Number of these files that are finished.
+        failed: Number of these files that failed.
+        num_segments: Number of segments encoded so far.
+        seconds: Duration of these segments in seconds.
+        share: Share of the work that is done, from 0 to 1; it never decreases.
+        elapsed: Time since the start of the run in seconds.
+        interrupted: Whether the run was interrupted, and finishes the segments in progress.
+        file: Path of the file that is being read, the first of several; empty if none is.
     """
 
     num_files: int
@@ -75,13 +75,13 @@ class IndexReport:
         failed: Paths of files that cannot be read, with reasons.
         salvaged: Paths of files that could be read in part, with descriptions of the damage.
         num_segments: Number of segments that were encoded.
-        seconds: Seconds of video in these segments.
-        elapsed: Seconds that the run took.
+        seconds: Duration of these segments in seconds.
+        elapsed: Duration of the run in seconds.
         interrupted: Whether the run was interrupted.
         pruned: Counts of removed items; None if ``prune`` was not requested.
         unpruned: Missing files that were not removed although ``prune`` was requested, because no listed folder with
             any video contains them: their drive may be unmounted.
-        junk: See ``Listing``.
+        junk: Folders that were skipped: of thumbnails or deleted files, or with a ``.nomedia`` file.
         texts: Number of texts that were read, by source of words; empty if none were read.
         tracks: Number of tracks of faces and of voices that were read; empty if none were.
         workers: The number of files read at once, and the reason for it; empty if none had to be read.

@@ -56,7 +56,9 @@ Count = Annotated[int, BeforeValidator(refuse_bool)]
 Number = Annotated[float, BeforeValidator(refuse_bool)]
 Id = Annotated[int, Field(ge=0, le=MAX_ID, description="Id of a video."), BeforeValidator(refuse_bool)]
 VideoId = Annotated[Id, Path(alias="id")]
-Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), BeforeValidator(refuse_bool)]
+Seconds = Annotated[
+    float, Field(ge=0, le=1e9, allow_inf_nan=False, description="Time in seconds."), BeforeValidator(refuse_bool)
+]
 QueryText = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH), AfterValidator(check_excluded_terms)]
 Date = Annotated[
     datetime,

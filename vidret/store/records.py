@@ -210,11 +210,28 @@ class PruneReport:
 class StoreInfo:
     """Statistics of an index.
 
-    ``files`` counts files by state, ``searchable`` segments that searches may return, ``with_tokens`` segments with
-    tokens of an aligner. ``vectors`` is the kind of the saved vectors, ``memory`` their limit in bytes, ``store`` their
-    location: ``faiss`` or the address of a Milvus. ``segment_rule`` is how videos are cut: ``shots`` or ``grid``.
-    ``sampling`` is the choice of frames to decode for that. ``imported`` counts videos whose vectors another
-    program made.
+    Attributes:
+        path: Folder of the index.
+        format: Version of its format.
+        encoder_name: Name of its encoder.
+        encoder_fingerprint: Fingerprint of the encoder's weights and settings.
+        dim: Dimensions of a vector.
+        generation: Number of changes so far that affect searches.
+        files: Number of files by state.
+        videos: Number of videos.
+        complete_videos: Number of videos that are stored as a whole.
+        segments: Number of segments.
+        searchable: Number of segments that searches may return.
+        frames: Number of frames.
+        with_tokens: Number of segments with the tokens of an aligner.
+        seconds: Total duration of the segments in seconds.
+        num_bytes: Size of the index folder in bytes.
+        vectors: Kind of the saved vectors.
+        memory: Memory limit of the vectors in bytes; None without one.
+        store: Where the vectors are: ``faiss`` or the address of a Milvus.
+        segment_rule: How videos are cut into segments: ``shots`` or ``grid``.
+        sampling: Which frames are decoded: ``exact``, ``balanced`` or ``fast``.
+        imported: Number of videos whose vectors another program made.
     """
 
     path: str

@@ -56,40 +56,39 @@ class Searchable(ABC):
         """Find the videos that match a query.
 
         Args:
-            query: Words, of which ``-word`` and ``-"some words"`` are negative terms and ``@name`` a taught concept
-                or a person.
-                They may name several events, ``"A, then B while C, no D"``; or a ``Sequence``; or an image, uint8
-                (height, width, 3); a ``ComposedQuery`` of images and words; or, on this machine, a vector of the
-                encoder, of any length. In an index with words, a text query is also compared with what is said and
+            query: A text, a ``Sequence`` of events, an image, uint8 (height, width, 3), a ``ComposedQuery`` of images
+                and words, or, on this machine, a vector of the encoder, of any length. In a text, ``-word`` and
+                ``-"some words"`` are negative terms, and ``@name`` is a taught concept or a person. It may name several
+                events: ``"A, then B while C, no D"``. In an index with words, it is also compared with what is said and
                 shown, and ``"some words"`` must be said or shown literally.
             k: Maximum number of videos.
             offset: Number of best videos to skip, as for the next page.
-            at_least: Minimum probability, in 0..1; it leaves results out, and does not change the ranking.
+            at_least: Minimum probability of a result, from 0 to 1; the ranking stays the same.
             candidates: Number of nearest segments to rerank. If they belong to fewer than ``k`` videos, the best few
                 segments of each other video are added.
             rerank: ``ucofia``, ``glscl``, None for the best frames only, or ``auto`` for the ranker of the index.
-                Queries without words always use the best frames. Any value but ``auto`` compares only pictures.
+                Queries without words always use the best frames. All values but ``auto`` compare only pictures.
             refine: Whether to rerank the best videos by their similarity to each other (SuperGlobal). It finds more
-                videos of a kind, and a single video by text less reliably. Compares only pictures.
+                videos of a kind, but a single video by text less reliably. Compares only pictures.
             filters: Videos to search.
-            sources: What to compare a text query with: ``picture``, ``speech``, ``screen``, ``subtitles``; None for
-                everything that the index has.
-            person: Names of persons who must be seen or heard, separated by commas, as with ``@name`` in the query.
-            like: Results most like the target, as pairs of video and time in seconds. Every segment is scored again by
-                the evidence of these choices for it (PicHunter), in any order of the choices. The query may then be
-                empty: it finds segments similar to them.
-            unlike: Results that differ from the target.
-            seen: Results that were shown and are not the target: other scenes of their videos come first. None: likes
-                are compared with the first 20 results of the query without feedback.
-            display: ``best`` first, or ``diverse``: the best one of each kind, for exploring.
+            sources: Sources to search: ``picture``, ``speech``, ``screen``, ``subtitles``, ``sound``, ``generated``;
+                None for all that the index has.
+            person: Names of persons who are seen or heard, separated by commas, as with ``@name`` in the query.
+            like: Results that resemble the target, as pairs of video and time in seconds. Every segment is scored again
+                by the evidence of these choices for it (PicHunter); their order does not matter. The query may then be
+                empty, which finds segments similar to the choices.
+            unlike: Results that do not resemble the target.
+            seen: Results that were shown and are not the target: other scenes of their videos come first. None for the
+                first 20 results of the query without feedback, with which likes are compared.
+            display: ``best`` for the best results, or ``diverse`` for the best one of each kind, for exploring.
             sort_by: An attribute, such as ``crowded``, two opposites, such as ``snowy/green``, or a taught ``@name``.
                 Those of the best 200 that are not unlikely, or that score nearly as high as the best, are sorted by
                 the strength of the attribute; the others follow.
-            copies: ``fold``: results that show the same footage are one, with ``near_copies``, where frame vectors
-                leave no doubt (``duplicates`` finds more); ``show``: each is a result.
+            copies: ``fold`` to list results that show the same footage as one, with ``near_copies``, where frame
+                vectors leave no doubt (``duplicates`` finds more), or ``show`` to list each.
 
         Returns:
-            Hits, best first, one per video with its best segment. Videos whose files are missing are omitted.
+            Hits, best first, one per video with its best segment. Videos whose files are missing are left out.
             Hits for an image or a vector have no probability, since their scores are not calibrated.
 
         Raises:
@@ -144,18 +143,18 @@ class Searchable(ABC):
             video: Path or id of a single video; None for all.
             videos: Number of best videos to locate moments in.
             filters: Videos to search.
-            overlapping: Whether to include moments that overlap better ones: the ranked list of benchmarks.
-            weak: Whether to include moments that stand out less than half as much as the best of their video.
-            snap: Whether moments found by the curve begin and end at nearby cuts.
-            refine_edges: Whether to decode and encode a few more frames around their other edges, which makes these
-                precise to about 0.1 s. A message names the videos for which that is not possible.
+            overlapping: Whether to include moments that overlap better ones, as in the ranked lists of benchmarks.
+            weak: Whether to include moments that stand out less than half as much as the best one of their video.
+            snap: Whether to move the ends of moments that the curve found to nearby cuts.
+            refine_edges: Whether to decode and encode a few more frames around the ends that are at no cut, which makes
+                these precise to about 0.1 s. A message names the videos for which that is not possible.
             sources: As in ``search``.
             person: As in ``search``.
             copies: As in ``search``.
 
         Returns:
-            Moments, best first; each states whether the curve or a trained head found it. If the whole curve of a video
-            is above what few unrelated queries reach, the video is one moment, unless ``overlapping``.
+            Moments, best first; each states whether the curve, a trained head or words found it. If the whole curve of
+            a video is above what few unrelated queries reach, the video is one moment, unless ``overlapping``.
 
         Raises:
             VidretError: The query is empty, k is below 1, or the video is not in the index; or as in ``search``.
@@ -266,9 +265,9 @@ class VideoLibrary(Searchable):
         Args:
             name: A letter, then letters, digits, _ or -; upper and lower case are equal.
             yes: One or more examples: paths of images or of videos of the index, images, hits (their best segments),
-                moments, or ``ConceptExample``, which can be a stretch of a video.
+                moments, or ``ConceptExample``, which can be a span of a video.
             no: Counterexamples, ideally similar to it.
-            text: The text that the encoder reads for it; the name by default.
+            text: Text that the encoder reads in place of ``@name``; the name by default.
             replace: Whether to replace a concept of that name.
             add: Whether to add the examples to those of a concept of that name, if there is one; ``yes`` may then be
                 empty. A span that is an example already changes sides.

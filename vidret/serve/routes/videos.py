@@ -130,7 +130,7 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
     @router.get("/{id}/curve", responses=refusals(404))
     async def score_text(
         video_id: fields.VideoId,
-        q: Annotated[fields.QueryText, Query(examples=["a dog"])],
+        q: Annotated[fields.QueryText, Query(description="Text to search for.", examples=["a dog"])],
         sources: Annotated[
             list[Source] | None, Query(description="Sources to find moments in; default: all that the index has.")
         ] = None,

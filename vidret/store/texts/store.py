@@ -41,7 +41,14 @@ MISSING = FILE_STATES.index("missing")  # the state of a track that was replaced
 
 @dataclass(frozen=True, slots=True)
 class TextCounts:
-    """Counts of one source: texts, videos that it was read from, and videos that it was read from completely."""
+    """Counts of one source of words.
+
+    Attributes:
+        source: The source.
+        texts: Number of texts.
+        videos: Number of videos from which the source was read, at least in part.
+        complete: Number of videos from which it was read completely.
+    """
 
     source: TextSource
     texts: int
