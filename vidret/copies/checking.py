@@ -241,7 +241,6 @@ def place_clip(clip: GreyStretch, film: GreyStretch, guess: FootageGuess) -> Pic
     compared = np.arange(0, len(film.times), max(1, round(RATE / 3)))
     expected = guess.speed * clip.times[shown] + guess.offset
     near = np.abs(film.times[compared][None, :] - expected[:, None]) <= guess.slack_s
-    near[~near.any(axis=1)] = True
     aspect = (film.size[0] / film.size[1]) / (clip.size[0] / clip.size[1])
     return find_placement(clip.greys[shown], film.greys[compared], near, aspect=aspect)
 

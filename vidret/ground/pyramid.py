@@ -21,7 +21,7 @@ from vidret.layers import zero_padding
 class Pyramid(nn.Module):
     """A feature pyramid over time; each level halves the frames up to its stride, with weights of its own."""
 
-    def __init__(self, dim: int, strides: Sequence[int] = (1, 2, 4, 8)) -> None:
+    def __init__(self, dim: int, strides: Sequence[int]) -> None:
         """Build the levels of ``strides``, which must be rising powers of 2 from 1."""
         if not strides or strides[0] != 1 or list(strides) != sorted({1 << s.bit_length() - 1 for s in strides}):
             raise ValueError(f"strides must be powers of 2 that rise from 1, got {tuple(strides)}")
@@ -86,7 +86,7 @@ def count_levels(strides: Sequence[int], num_frames: int) -> int:
 
 
 def make_points(
-    num_frames: int, strides: Sequence[int] = (1, 2, 4, 8), *, device: torch.device | None = None
+    num_frames: int, strides: Sequence[int], *, device: torch.device | None = None
 ) -> Float[Tensor, "point 4"]:
     """Return the points of all levels, level by level: position, minimum and maximum reach, and stride, in frames.
 
