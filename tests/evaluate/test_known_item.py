@@ -15,6 +15,7 @@ from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.known_item import (
     JUDGE_S,
     LOOK_S,
+    SAME,
     Outcome,
     evaluate_known_items,
     find_rank,
@@ -118,6 +119,8 @@ def test_one_search_is_as_it_is_told(pair: tuple[Engine, SimulatedUser], evaluat
         assert outcome.found_s == 10 * LOOK_S + JUDGE_S + expected * LOOK_S
     at_once = search_item(engine, user, item, NUM_VIDEOS, num_rounds=0, num_shown=20)
     assert (at_once.found, at_once.found_s) == (0, 15 * LOOK_S)
+    before = user.compare(item.scene, [(hit.path, hit.segment.start, hit.segment.end) for hit in plain[:14]])
+    assert at_once.num_wrong == (before >= SAME).sum(), "the right answer is none of the wrong ones"
     unseen = replace(item, spans=((100.0, 101.0),))
     outcome = search_item(engine, user, unseen, NUM_VIDEOS, num_rounds=0, num_shown=NUM_VIDEOS + 1)
     assert (outcome.ranks, outcome.found) == ((NUM_VIDEOS + 1,), None), "all results are looked at, and none shows it"

@@ -257,6 +257,7 @@ def test_positions_of_long_videos_are_interpolated() -> None:
     table, longer = make_positions(4608, 8), make_positions(9215, 8)
     torch.testing.assert_close(longer[:, ::2], table)
     assert table[0, 1].item() == pytest.approx(math.sin(1) / math.sqrt(8))
+    assert table[1, 100].item() == pytest.approx(math.sin(100 / 10_000 ** (1 / 4)) / math.sqrt(8), abs=1e-6)
     assert table[4, 1].item() == pytest.approx(math.cos(1) / math.sqrt(8))
 
 

@@ -158,6 +158,7 @@ def test_invalid_queries_and_predictions_are_rejected() -> None:
         ),
         (score_highlights, [replace(query, duration=None)], found, "query 1 must have the duration of its video"),
         (score_highlights, [replace(query, clips=(3,))], found, r"query 1 must be among its 3, got 3\.\.3"),
+        (score_highlights, [replace(query, clips=(-1, 2), saliency=((2.0,), (1.0,)))], found, r"its 3, got -1\.\.2"),
         (score_highlights, [replace(query, clips=(), saliency=())], found, "query 1 must have ratings"),
         (score_highlights, [replace(query, clips=(0, 1))], found, "query 1 must have ratings"),
         (

@@ -51,7 +51,7 @@ def test_recipes_of_benchmarks_exist() -> None:
 
 
 def test_unknown_names_and_splits_are_refused_with_the_known_ones(tmp_path: Path) -> None:
-    for name in ("imagenet", "msvd-holdout", "", "qvhighlights-"):
+    for name in ("imagenet", "msvd-holdout", "", "qvhighlights-", "val"):
         with pytest.raises(VidretError, match=rf"^name must be one of msrvtt-1k-a, .*, moments.*, got {name}$"):
             read_split(name, tmp_path)
     with pytest.raises(VidretError, match=r"^name must be one of .* got msvd-train$"):
