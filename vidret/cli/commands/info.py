@@ -247,13 +247,13 @@ def print_diversity(index: Path, prompt: str | None, seed: int, *, as_json: bool
             ("segments", f"{parts.num_samples} of {diversity.num_segments}"),
             (
                 "different",
-                f"{diversity.vendi:.1f}, the Vendi score: as many segments that share nothing are as diverse",
+                f"{diversity.vendi:.1f} (Vendi score: as diverse as that many segments with nothing in common)",
             ),
         ]
         if prompt is None:
             rows.append(("by class names", f"{parts.by_text:.2f} (1 is none)"))
             rows.append(("beyond them", f"{parts.by_corpus:.2f}"))
-            rows.append(("ridge", f"{parts.ridge:g}, which predicts held-out segments best"))
+            rows.append(("ridge", f"{parts.ridge:g} (predicts held-out segments best)"))
         else:  # a single prompt cannot explain any diversity
             rows.append(("beyond it", f"{parts.by_corpus:.2f} (1 is none)"))
         show_table(("", ""), rows)

@@ -63,7 +63,7 @@ class IdentityStore(SideDatabase):
 
     FILE, SCHEMA, PREPARE = FILE, SCHEMA, SECURE
     CONTENTS = "SELECT content FROM readings UNION SELECT content FROM tracks"  # killed runs leave tracks only
-    ABSENT = "no people and no speakers were read in this index"
+    ABSENT = "no people or speakers were read in this index; to read them: vidret index PATH --people on --speakers on"
 
     @property
     def generation(self) -> int:
