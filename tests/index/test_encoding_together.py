@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
@@ -150,6 +150,23 @@ def test_every_thread_encodes_with_its_own() -> None:
         for future in [threads.submit(SEGMENT) for _ in range(6)]:
             future.result(timeout=10)
     assert sorted(used) == [0, 0, 0, 1, 1, 1]
+
+
+def test_segments_that_wait_at_the_end_are_not_encoded() -> None:
+    has_begun, go_on, sizes = Event(), Event(), list[int]()
+
+    def encode(batch: Sequence[SampledFrames]) -> list[SegmentEmbedding]:
+        has_begun.set()
+        go_on.wait(10)
+        return encode_counting(sizes, batch)
+
+    with EncodingThreads([encode], at_once=1) as threads:
+        futures = [threads.submit(SEGMENT) for _ in range(3)]
+        has_begun.wait(10)
+    go_on.set()
+    threads.join()
+    assert [future.cancelled() for future in futures] == [False, True, True]
+    assert sizes == [1]
 
 
 def test_a_missing_embedding_is_an_error() -> None:

@@ -23,11 +23,11 @@ from tests.store.samples import damage
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import WordsRun
 from vidret.engine import Engine
-from vidret.errors import DecodeError, EncoderError, VidretError
+from vidret.errors import DecodeError, EncoderError, StoreError, VidretError
 from vidret.index.options import Progress
 from vidret.index.run import MAX_PENDING, choose_workers
 from vidret.index.run_state import RunState
-from vidret.index.stages import LocalStages, WorkerLostError
+from vidret.index.stages import EncodingThreads, LocalStages, WorkerLostError
 from vidret.store.catalog.videos import Files
 from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding
@@ -537,6 +537,34 @@ def test_lost_workers_cost_what_was_not_stored(
     assert len(numbers) == num_losses + 1
     assert sum(numbers) <= len(expected) + MAX_PENDING * num_losses
     assert read_contents(tmp_path / "index") == expected
+
+
+def test_a_run_that_fails_waits_for_its_encoder(long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would abort if it ended while a native library encodes."""
+    is_encoding, is_closing, calls = threading.Event(), threading.Event(), list[int]()
+
+    class Late(ColourEncoder):
+        def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+            calls.extend([0] * (len(batch[0]) > 1))  # not the check at the start
+            if len(calls) > 1:
+                is_encoding.set()
+                is_closing.wait(30)
+            return super().encode_frames(batch, tokens=tokens)
+
+    def fail(*_: object) -> None:
+        is_encoding.wait(30)
+        raise StoreError("the disk is full")
+
+    def end(threads: EncodingThreads, *error: object) -> None:
+        end_encoding(threads, *error)
+        is_closing.set()
+
+    end_encoding = EncodingThreads.__exit__
+    monkeypatch.setattr(EncodingThreads, "__exit__", end)
+    monkeypatch.setattr(RunState, "add", fail)
+    with pytest.raises(StoreError, match="the disk is full"):
+        Engine(tmp_path / "index", Late()).index([long / "long.mp4"])
+    assert "encode" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_copies_in_one_run_are_stored_once(tmp_path: Path) -> None:

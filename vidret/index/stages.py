@@ -5,6 +5,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
@@ -181,6 +182,10 @@ class EncodingThreads:
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Cancel the segments that still wait, as after an error."""
+        with suppress(queue.Empty):
+            while segment := self._waiting.get_nowait():
+                segment[1].cancel()
         self._waiting.put(None)
 
     def join(self) -> None:
@@ -260,6 +265,7 @@ class LocalStages:
     def __exit__(self, *error: object) -> None:
         self._encoding.__exit__(*error)
         self._pool.close()
+        self._encoding.join()  # Python aborts if it ends while a thread is in PyTorch
 
 
 def count_cores() -> int:
