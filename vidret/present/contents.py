@@ -55,7 +55,7 @@ def describe_concept(concept: Concept) -> str:
 
 NO_COPIES = "No copies: no two files of this index show the same footage."
 NO_FOOTAGE = "No other video of this index shows this footage."
-STILL = "still: too little moves to tell it from another recording of the same place"
+STILL = "still: too little changes to tell it from another recording at the same location"
 
 
 def show_copies(groups: "Sequence[CopyGroup]") -> None:

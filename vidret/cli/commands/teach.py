@@ -184,7 +184,7 @@ def classify_command(
         "Folders of examples, one per class and named after it: images or indexed videos.", "FOLDER", default=None
     ),
     examples: list[Path] | None = option(
-        'Lines of {"class": "sport", "path": "a.mp4"}, with "start" and "end" in seconds for a stretch. Repeatable.',
+        'Lines of {"class": "sport", "path": "a.mp4"}, with "start" and "end" in seconds for a span. Repeatable.',
         CLASSES,
         "FILE.jsonl",
         default=None,

@@ -79,7 +79,7 @@ captions_app = CommandApp(add_completion=False, pretty_exceptions_enable=False)
 
 @captions_app.command()
 def train_captions_command(
-    out: Path = argument("File to write or to go on with (.jsonl).", "OUT"),
+    out: Path = argument("File to write or to continue (.jsonl).", "OUT"),
     annotations: Path = option("Folder or file of the annotations.", None, "PATH"),
     llm: str | None = option(
         "Chat endpoint in OpenAI's style, which gets the captions.", None, "URL", default=None, envvar="VIDRET_LLM"
@@ -88,7 +88,7 @@ def train_captions_command(
     data: str = option(
         "Benchmark and split, such as msrvtt-1k-a-train-9k, or captions.", None, "NAME", default="captions"
     ),
-    variants: int = option("Other wordings of a caption.", None, "N", default=3, min=1, max=20),
+    variants: int = option("Number of other wordings of a caption.", None, "N", default=3, min=1, max=20),
     index: Path | None = option(
         "Index of the videos, made with --describe, whose descriptions are joined with captions.",
         None,
@@ -99,7 +99,7 @@ def train_captions_command(
 ) -> None:
     """Let a language model reword captions, for --data.init_args.rewritten OUT of vidret train fit.
 
-    Captions that are in OUT already are not asked for again.
+    Captions that are already in OUT are not requested again.
     """
     from vidret.data.benchmarks.splits import read_split
     from vidret.store.store import Store
@@ -130,8 +130,13 @@ def train_head_command(
     ),
     index: Annotated[Path, index_option(None)] = DEFAULT_INDEX,
     out: OutOption = None,
-    held_out: float = option("Share of the annotated videos to compare on.", None, "SHARE", default=0.2),
-    steps: int = option("Training steps.", None, "N", default=1500, min=1),
+    held_out: float = option(
+        "Share of the annotated videos to hold out for the comparison with the curve, from 0 to 1.",
+        None,
+        "SHARE",
+        default=0.2,
+    ),
+    steps: int = option("Number of training steps.", None, "N", default=1500, min=1),
     seed: int = option("Seed of the held-out videos and of training.", None, "N", default=0, min=0),
     device: DeviceOption = "auto",
 ) -> None:
