@@ -113,6 +113,21 @@ def test_tools_say_what_is_wrong_with_their_arguments(
     assert not list(tmp_path.iterdir())
 
 
+def test_odds_of_phonemes_are_counted_on_the_best_alignments() -> None:
+    tool = load_tool("build_phonemes")
+    symbols = tool.SYMBOLS
+    substitution, gap = 3.5 * np.eye(len(symbols)) - 1.5, np.full(len(symbols), -2.0)
+    said, heard = ([symbols.index(symbol) for symbol in text] for text in ("ABCDE", "AXCE"))
+    pairs = sorted(tool.align(said, heard, substitution, gap), key=str)
+    spelt = {tuple("-" if code is None else symbols[code] for code in pair) for pair in pairs}
+    assert spelt == {("A", "A"), ("B", "X"), ("C", "C"), ("D", "-"), ("E", "E")}
+    odds = tool.count_odds([("ABCDE", "AXCE"), ("BB", "XX")] * 20)
+    a, b, d, x = (symbols.index(symbol) for symbol in "ABDX")
+    assert odds["substitution"][a, a] > 0 < odds["substitution"][b, x] == odds["substitution"][x, b]
+    assert odds["substitution"][a, x] < 0 > odds["gap"][a]
+    assert odds["gap"][d] == odds["gap"].max()
+
+
 sounds = load_tool("build_sounds")
 LARGE = 2 * sounds.MUSIC_BYTES
 

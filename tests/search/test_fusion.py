@@ -39,10 +39,12 @@ from vidret.channels.texts.channel import (
     PRIOR_TEXTS,
     SHORT_MEANING,
     SHORT_WORDS,
+    SOUND_OFFSET,
+    SOUND_SLOPE,
     WORDS_OFFSET,
     WORDS_SLOPE,
 )
-from vidret.channels.texts.matching import ENGLISH_TEXTS, STOP_STEMS, TYPICAL_WORDS
+from vidret.channels.texts.matching import ENGLISH_TEXTS, MAX_PHONEMES, MIN_PHONEMES, STOP_STEMS, TYPICAL_WORDS
 from vidret.encode.sentences import find_word_share
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -50,6 +52,7 @@ from vidret.search.fusion import SAID
 from vidret.search.query.clauses import make_clause
 from vidret.search.query.planning import VERBATIM
 from vidret.store.snapshots.columns import FILE_NAME
+from vidret.store.texts.phonemes import align_phonemes, pronounce
 from vidret.types import Frames, Hit, SegmentEmbedding, Source, TextEmbedding, TextSource, TimedText
 from vidret.types import Sequence as EventSequence
 
@@ -231,6 +234,9 @@ def rate_text_naively(query: str, said: tuple[str, TextSource, float, float, str
         matched += weight if word in held else 0.0
     neighbours = sum(pair in pairwise(held) for pair in set(pairwise(asked)))
     by_words = WORDS_OFFSET + matched / total_weight * (WORDS_SLOPE * matched + ADJACENT * neighbours)
+    content, heard = pronounce([clause.content, said[4]])
+    if source == "speech" and MIN_PHONEMES <= len(content) <= MAX_PHONEMES:
+        by_words = max(by_words, SOUND_OFFSET + SOUND_SLOPE * float(align_phonemes(content, [heard])[0]))
     by_meaning = MEANING_OFFSET + MEANING_SLOPE * float(text @ vector - level - HUBNESS * (text @ typical))
     if clause.source == source or (clause.source, source) == ("speech", "subtitles"):
         by_meaning += MATCHES_HINT + (

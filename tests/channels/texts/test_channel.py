@@ -29,6 +29,8 @@ from vidret.channels.texts.channel import (
     PRIOR_TEXTS,
     SHORT_MEANING,
     SHORT_WORDS,
+    SOUND_OFFSET,
+    SOUND_SLOPE,
     WORDS_OFFSET,
     WORDS_SLOPE,
     TextBackground,
@@ -69,6 +71,7 @@ class OneMatch:
     num_adjacent: int = 1
     hubness: float = 0.0
     num_words: int = 3
+    likeness: float = -math.inf
 
 
 def rate_all(
@@ -83,6 +86,7 @@ def rate_all(
         stems=[frozenset()] * len(matches),
         information=np.array([match.information for match in matches]),
         num_adjacent=np.array([match.num_adjacent for match in matches]),
+        likeness=np.array([match.likeness for match in matches]),
         num_words=matches[0].num_words,
     )
     sources = [match.source for match in matches]
@@ -99,6 +103,7 @@ MATCHES = st.builds(
     num_adjacent=st.integers(0, 6),
     hubness=st.floats(-0.2, 0.6),
     num_words=st.integers(0, 12),
+    likeness=st.floats(-50, 100) | st.just(-math.inf),
 )
 LEVELS = st.floats(-0.2, 0.8)
 
@@ -111,6 +116,7 @@ def rate_naively(clause: Clause, match: OneMatch, level: float, compared: Sequen
         words += match.cover * ADJACENT
     if clause.source == match.source == "sound" and match.cover == 1:
         words = max(words, NAMED)
+    words = max(words, SOUND_OFFSET + SOUND_SLOPE * match.likeness)
     meaning = MEANING_OFFSET + MEANING_SLOPE * (match.cosine - level - HUBNESS * match.hubness)
     source = match.source
     if clause.source == source or (clause.source == "speech" and source == "subtitles"):

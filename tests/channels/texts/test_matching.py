@@ -19,6 +19,7 @@ from vidret.channels.texts.matching import (
     TextMatches,
     holds_phrase,
     match_terms,
+    pronounce_clause,
     weigh_terms,
 )
 from vidret.encode.sentences import RARE_SHARE
@@ -38,6 +39,7 @@ SAID = (
     "for the weather press 1",
     "to leave platform two press on",
     "turn on the radio",
+    "today we move it to cooper netties",
 )
 COUNTS = (len(SAID),) * 3  # of up to three clauses
 
@@ -162,6 +164,24 @@ def test_stop_words_are_evidence_only_in_quotes(matcher: TextMatcher) -> None:
         assert {stem for match in find(matcher, query) for stem in match.stems} == set()
     (match,) = find(matcher, "line", ["the line is"])
     assert set(read_marked(matcher, match)) == {"the", "line", "is"}
+
+
+def test_misheard_words_are_found_by_their_sound(matcher: TextMatcher) -> None:
+    clause = make_clause("Kubernetes")
+    found = matcher.find([clause], np.eye(1, DIM, dtype=np.float32), typical=TYPICAL, num_texts=COUNTS[:1])[0]
+    row = int(found.likeness.argmax())
+    assert found.texts[row].text == SAID[-1]
+    assert found.likeness[row] > 5 > 0 > np.delete(found.likeness, row).max()
+    assert matcher.find_misheard(clause, found, row) == {"cooper", "netti"}
+    assert matcher.find_misheard(clause, found, 1 - min(row, 1)) == set()
+
+
+@pytest.mark.parametrize(
+    "query", ["a cat", "someone explains at great length how to move all of the old services and jobs to kubernetes"]
+)
+def test_short_words_long_descriptions_and_quotes_are_not_misheard(matcher: TextMatcher, query: str) -> None:
+    assert pronounce_clause(make_clause(query)) == ""
+    assert pronounce_clause(replace(make_clause("Kubernetes"), phrases=("Kubernetes",))) == ""
 
 
 def test_contents_that_hold_a_term(matcher: TextMatcher) -> None:

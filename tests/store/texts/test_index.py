@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vidret.errors import StoreError
-from vidret.store.texts.index import MAX_FUZZY_TERMS, MAX_TERMS, MAX_TEXTS, TextIndex
+from vidret.store.texts.index import MAX_FUZZY_TERMS, MAX_TERMS, TextIndex
+from vidret.store.texts.postings import MAX_TEXTS
 from vidret.store.texts.stems import Stemmer, split_unspaced
 
 TEXTS = {

@@ -13,7 +13,7 @@ from tests.forking import run_code, start_code
 from tests.indexed_texts import create_words, find_words, random_vectors
 from vidret.errors import StoreError
 from vidret.store.catalog.texts import StoredText
-from vidret.store.texts.index import text_id
+from vidret.store.texts.postings import text_id
 from vidret.store.texts.store import FOLDER, INDEX, TextStore
 from vidret.types import Filters, TextSource, TimedText
 
@@ -206,7 +206,7 @@ made.write(store, "film", made.SPOKEN[:2], finish=False)
 if sys.argv[2] == "before":
     kill_at(store.store.writer, "add_segments")
 else:
-    store.index.add = lambda texts: None
+    store.index.add = lambda texts, spoken: None
     kill_at(store.store.texts, "set_progress")
 made.write(store, "film", made.SPOKEN[2:3])
 """

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -19,12 +19,16 @@ from vidret.channels.registry import HINT_NEEDED
 from vidret.encode.sentences import RARE_SHARE, find_word_share
 from vidret.store.snapshots.snapshot import Selection, find_rows
 from vidret.store.texts.index import Term
+from vidret.store.texts.phonemes import align_phonemes, locate_phonemes, pronounce
 from vidret.store.texts.stems import vary_numbers
 from vidret.store.texts.store import FoundText, TextStore
 from vidret.types import Vector
 
 TEXTS = 150  # candidates by meaning, and as many by words
 PHRASES = 200  # texts that contain a phrase
+SPOKEN = 50  # candidates by sound
+MIN_PHONEMES, MAX_PHONEMES = 5, 40  # of a clause that may have been misheard
+LIKE = 0.0  # likeness, in nats, above which words are shown as misheard
 COMMON = 0.01  # share of the texts, above which a word selects no candidates
 MIN_COMMON = 500  # texts
 FUZZY_WEIGHT = 0.9
@@ -54,6 +58,8 @@ class TextMatches:
         information: Information of these stems, in nats.
         num_adjacent: Number of pairs of adjacent words of the clause that are also adjacent in the text.
         num_words: Number of distinct words of the clause, without stop words.
+        likeness: How the clause sounds like a part of each text, in nats; minus infinity for texts that nobody said.
+            See ``align_phonemes``.
     """
 
     texts: Sequence[FoundText]
@@ -63,6 +69,7 @@ class TextMatches:
     stems: Sequence[frozenset[str]]
     information: Float64[np.ndarray, " text"]
     num_adjacent: Int64[np.ndarray, " text"]
+    likeness: Float64[np.ndarray, " text"]
     num_words: int = 1
 
 
@@ -108,7 +115,8 @@ class TextMatcher:
                 *self._join(pairwise(term.stem for term in clause_terms)).values(),
             ]
             by_words = self._store.search_words(searched, TEXTS, allowed)
-            found.append(np.unique(np.concatenate([clause_nearest, by_words])))
+            by_sound = self._store.search_spoken(pronounce_clause(clause), SPOKEN, allowed)
+            found.append(np.unique(np.concatenate([clause_nearest, by_words, by_sound])))
         return self._score(clauses, vectors, typical, num_texts, terms, found)
 
     def _search(
@@ -147,6 +155,18 @@ class TextMatcher:
         terms = [self._store.index.terms(clause.content, STOP_STEMS) for clause in clauses]
         return self._score(clauses, vectors, typical, num_texts, terms, found)
 
+    def find_misheard(self, clause: Clause, matches: TextMatches, row: int) -> frozenset[str]:
+        """Return the stems of the words of a text that sound like a clause; none unless they do."""
+        text, heard = matches.texts[row], list[str]()
+        if matches.likeness[row] > LIKE:
+            start, end = locate_phonemes(pronounce_clause(clause), text.phonemes)
+            words, place = text.text.split(), 0
+            for word, phonemes in zip(words, pronounce(words), strict=True):
+                if min(end, place + len(phonemes)) - max(start, place) > len(phonemes) / 2:
+                    heard.append(word)
+                place += len(phonemes)
+        return frozenset(chain.from_iterable(self._store.index.stems(heard))) - STOP_STEMS
+
     def holds(self, term: str) -> set[str]:
         """Return the fingerprints of contents with a text that contains a term: a word, or several in this order."""
         return self._store.find_contents(self._store.index.find_tracks(term))
@@ -183,6 +203,9 @@ class TextMatcher:
                     stems=[shared_stems for _, shared_stems, _ in shared],
                     information=information,
                     num_adjacent=np.array([num_adjacent for _, _, num_adjacent in shared], np.int64),
+                    likeness=align_phonemes(
+                        pronounce_clause(clause), [texts[row].phonemes for row in clause_rows.tolist()]
+                    ),
                     num_words=sum(weight > 0 for weight in weights),
                 )
             )
@@ -236,6 +259,15 @@ class TextMatcher:
         words = list(pairs)
         stems = self._store.index.stems([first + second for first, second in words]) if words else []
         return {pair: pair_stems[0] for pair, pair_stems in zip(words, stems, strict=True) if len(pair_stems) == 1}
+
+
+def pronounce_clause(clause: Clause) -> str:
+    """Return the phonemes of a clause that may have been misheard; of one that cannot, none.
+
+    A few phonemes sound like part of many texts, a quoted phrase is meant as it is, and a long description is no quote.
+    """
+    phonemes = "" if clause.phrases else pronounce([clause.content])[0]
+    return phonemes if MIN_PHONEMES <= len(phonemes) <= MAX_PHONEMES else ""
 
 
 def weigh_terms(terms: Sequence[Term], num_texts: int, shares: Mapping[str, float]) -> list[float]:

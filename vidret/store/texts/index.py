@@ -19,6 +19,8 @@ from jaxtyping import Int64
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR, Database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
+from vidret.store.texts.postings import MAX_TEXTS, keep_allowed, read_ids, read_varints, text_id
+from vidret.store.texts.spoken import SpokenIndex
 from vidret.store.texts.stems import TOKENIZER, Stemmer, vary_numbers
 
 MIN_FUZZY_LETTERS = 5
@@ -75,8 +77,7 @@ def mask_letters(term: str) -> int:
     return mask
 
 
-FORMAT = 1
-MAX_TEXTS = 1 << 24  # of one track
+FORMAT = 2
 _WORD = re.compile(r"\w+")
 VOCABULARY = ("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts, row)",)
 MAX_TERMS = 32  # of one query
@@ -116,6 +117,7 @@ class TextIndex:
         self._counted: object = None  # the version of the index for which they are valid
         self._vocabulary = Vocabulary()
         self._database = Database(path, write=write or path is None, create=write, prepare=VOCABULARY)
+        self.spoken = SpokenIndex(self._database)
         try:
             if write or path is None:
                 self._create()
@@ -139,6 +141,7 @@ class TextIndex:
             # Every term that a text ever had, with its letters as a bit mask.
             self._database.run("CREATE TABLE terms (id INTEGER PRIMARY KEY, term TEXT UNIQUE, mask INTEGER)")
             self._database.run(f"CREATE VIRTUAL TABLE texts USING fts5(body, tokenize = '{TOKENIZER}')")
+            self.spoken.create()
             self._database.run(f"PRAGMA user_version = {FORMAT}")
 
     def close(self) -> None:
@@ -147,8 +150,8 @@ class TextIndex:
             self._database.close()
             self._stemmer.close()
 
-    def add(self, texts: Iterable[tuple[int, str]]) -> None:
-        """Add texts by id, all or none; existing ones are replaced."""
+    def add(self, texts: Iterable[tuple[int, str]], spoken: Collection[int] = ()) -> None:
+        """Add texts by id, all or none; existing ones are replaced. ``spoken`` are those of recognised English."""
         given = list(texts)
         stems = self.stems([body for _, body in given])
         rows = [(int(text_id), " ".join(text_stems)) for (text_id, _), text_stems in zip(given, stems, strict=True)]
@@ -156,16 +159,21 @@ class TextIndex:
         with self._database.transaction():
             self._database.run_many("INSERT OR REPLACE INTO texts (rowid, body) VALUES (?, ?)", rows)
             self._database.run_many("INSERT OR IGNORE INTO terms (term, mask) VALUES (?, ?)", terms)
+            self.spoken.add([(text_id, body) for text_id, body in given if text_id in spoken])
 
     def remove(self, ids: Iterable[int]) -> None:
         """Remove texts by id; unknown ids are ignored."""
+        rows = [(int(text_id),) for text_id in ids]
         with self._database.transaction():
-            self._database.run_many("DELETE FROM texts WHERE rowid = ?", [(int(text_id),) for text_id in ids])
+            for table in ("texts", "spoken"):
+                self._database.run_many(f"DELETE FROM {table} WHERE rowid = ?", rows)
 
     def remove_track(self, track_id: int) -> None:
         """Remove the texts of a track."""
         ends = text_id(track_id, 0), text_id(track_id + 1, 0)
-        self._database.run("DELETE FROM texts WHERE rowid >= ? AND rowid < ?", *ends)
+        with self._database.transaction():
+            for table in ("texts", "spoken"):
+                self._database.run(f"DELETE FROM {table} WHERE rowid >= ? AND rowid < ?", *ends)
 
     def find_damage(self) -> str:
         """Verify the whole index; return the damage, '' if there is none. The check runs on a copy."""
@@ -173,7 +181,8 @@ class TextIndex:
             try:
                 self._database.replace(copy)
                 bad = [message for (message,) in copy.rows("PRAGMA integrity_check") if message != "ok"]
-                copy.run("INSERT INTO texts (texts) VALUES ('integrity-check')")
+                for table in ("texts", "spoken"):
+                    copy.run(f"INSERT INTO {table} ({table}) VALUES ('integrity-check')")
             except StoreError as error:
                 bad = [str(error).partition(": ")[2].removesuffix(f"; {REPAIR}")]
         return f"{self._path}: {bad[0]}" if bad else ""
@@ -280,11 +289,8 @@ class TextIndex:
         firsts = np.flatnonzero(np.diff(listed[order], prepend=-1))
         ids = listed[order[firsts]]
         scores = np.add.reduceat(np.repeat(rarity, [len(matches) for matches in ids_of_terms])[order], firsts)
-        if allowed is not None:
-            flags, tracks = np.frombuffer(allowed, np.uint8), ids // MAX_TEXTS
-            kept = tracks < len(flags)
-            kept[kept] = flags[tracks[kept]] == 1
-            ids, scores = ids[kept], scores[kept]
+        kept = keep_allowed(ids, allowed)
+        ids, scores = ids[kept], scores[kept]
         if len(ids) > MEASURED * k:  # partitioned, not sorted, since most are left out
             chosen = np.flatnonzero(scores >= np.partition(scores, -MEASURED * k)[-MEASURED * k])
             ids, scores = ids[chosen], scores[chosen]
@@ -297,7 +303,8 @@ class TextIndex:
         lengths[np.searchsorted(ids, known)] = (read_varints(sizes or b"") + [0] * len(known))[: len(known)]
         relative = lengths * num_texts / max(num_words, 1)
         ranks = scores[best] / (1 + BM25_SATURATION * (1 - BM25_LENGTH + BM25_LENGTH * relative))
-        return ids[np.lexsort((ids, -ranks))[:k]]
+        ranked: Int64[np.ndarray, " id"] = ids[np.lexsort((ids, -ranks))[:k]]
+        return ranked
 
     def _list_texts(self, term: str) -> Int64[np.ndarray, " id"]:
         """Return the ids of the texts that contain a term, ascending."""
@@ -332,35 +339,6 @@ class TextIndex:
         return read_ids(self._database.value(f"SELECT group_concat(rowid) FROM ({rows})", *values))
 
 
-def read_ids(joined: str | None) -> Int64[np.ndarray, " id"]:
-    """Parse ids that SQLite has joined by commas; reading rows would release Python's lock for each.
-
-    >>> read_ids("3,14").tolist(), read_ids(None).tolist()
-    ([3, 14], [])
-    """
-    return np.fromstring(joined or "", np.int64, sep=",")
-
-
-def read_varints(data: bytes) -> list[int]:
-    """Return the numbers in FTS5's packing: seven bits per byte, the highest first; the last byte is below 128.
-
-    >>> read_varints(bytes([5, 0x81, 0x00]))
-    [5, 128]
-    """
-    numbers, value = [], 0
-    for byte in data:
-        value = value << 7 | byte & 127
-        if byte < 128:
-            numbers.append(value)
-            value = 0
-    return numbers
-
-
 def _quote(text: str) -> str:
     escaped = text.replace('"', '""')
     return f'"{escaped}"'
-
-
-def text_id(track_id: int, number: int) -> int:
-    """Return the id of a text in the full-text index."""
-    return track_id * MAX_TEXTS + number

@@ -14,7 +14,8 @@ from vidret.store.joined import STRIDE, JoinedSelection, JoinedStore, SearchedTo
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection
 from vidret.store.store import Store
-from vidret.store.texts.index import MAX_TEXTS, Term, TextIndex
+from vidret.store.texts.index import Term, TextIndex
+from vidret.store.texts.postings import MAX_TEXTS
 from vidret.store.texts.store import FoundText, TextStore
 from vidret.types import SOURCES, Source, TextSource
 
@@ -145,6 +146,11 @@ class JoinedTextStore(SearchedTogether, TextStore):
     @override
     def find_phrase(self, phrase: str, k: int, within: Selection | None = None) -> Ids:
         results = self._ask(within, lambda text_store, part: [text_store.find_phrase(phrase, k, part)])
+        return np.concatenate([ids for (ids,) in results])
+
+    @override
+    def search_spoken(self, phonemes: str, k: int, within: Selection | None = None) -> Ids:
+        results = self._ask(within, lambda text_store, part: [text_store.search_spoken(phonemes, k, part)])
         return np.concatenate([ids for (ids,) in results])
 
     def _ask(

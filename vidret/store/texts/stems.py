@@ -88,6 +88,13 @@ def vary_numbers(text: str) -> list[str]:
     >>> vary_numbers("Press one or 2")
     ['Press one or 2', 'Press 1 or 2', 'Press one or two']
     """
-    pieces = _WORDS.split(text)
-    varied = ("".join(twins.get(piece.lower(), piece) for piece in pieces) for twins in (_IN_DIGITS, _IN_WORDS))
-    return list(dict.fromkeys((text, *varied)))
+    return list(dict.fromkeys((text, _replace_words(text, _IN_DIGITS), spell_numbers(text))))
+
+
+def spell_numbers(text: str) -> str:
+    """Return a text with small numbers in words."""
+    return _replace_words(text, _IN_WORDS)
+
+
+def _replace_words(text: str, twins: Mapping[str, str]) -> str:
+    return "".join(twins.get(piece.lower(), piece) for piece in _WORDS.split(text))

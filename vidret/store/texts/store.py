@@ -25,8 +25,9 @@ from vidret.store.records import FILE_STATES, FileState, NewSegment
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot, find_rows
 from vidret.store.store import Store
-from vidret.store.texts.index import MAX_TEXTS, TextIndex, text_id
+from vidret.store.texts.index import TextIndex
 from vidret.store.texts.owners import TrackOwners
+from vidret.store.texts.postings import MAX_TEXTS, text_id
 from vidret.types import SOURCES, TEXT_SOURCES, SegmentEmbedding, Source, TextSource, TimedText
 from vidret.types.arrays import widen_rows
 
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER, INDEX = TEXTS, "texts.sqlite"  # the full-text index
 BATCH = 5000
+ENGLISH = ("", "en")  # languages of speech; English models report none
 P = ParamSpec("P")
 R = TypeVar("R")
 MISSING = FILE_STATES.index("missing")  # the state of a track that was replaced or removed
@@ -57,7 +59,10 @@ class TextCounts:
 
 
 class FoundText(NamedTuple):
-    """A text as read by a query: the id of its segment, its track, times in seconds, words, and their stems."""
+    """A text as read by a query: the id of its segment, its track, times in seconds, words, and their stems.
+
+    ``phonemes`` are those of recognised English speech; empty for other texts.
+    """
 
     id: int
     track: int
@@ -65,6 +70,7 @@ class FoundText(NamedTuple):
     end: float
     text: str
     stems: Sequence[str]
+    phonemes: str = ""
 
 
 def _locked(method: Callable[Concatenate["TextStore", P], R]) -> Callable[Concatenate["TextStore", P], R]:
@@ -251,6 +257,10 @@ class TextStore:
         flags[tracks] = 1
         return flags.tobytes()
 
+    def search_spoken(self, phonemes: str, k: int, within: Selection | None = None) -> Ids:
+        """Return the segments of the ``k`` spoken texts, of all or a selection, that share the most with phonemes."""
+        return self.find_segments(self.index.spoken.search(phonemes, k, self._flag(within or self.store.select())))
+
     def find_segments(self, text_ids: Sequence[int] | Ids) -> Ids:
         """Return the segments of texts that the full-text index found, in the same order.
 
@@ -284,9 +294,11 @@ class TextStore:
         if (rows < 0).any():  # deleted since
             kept, vectors, rows = kept[rows >= 0], vectors[rows >= 0], rows[rows >= 0]
         tracks, texts = snapshot.videos.ids[segments.video_rows[rows]], [words[key] for key in kept.tolist()]
-        stems = self.index.read_stems(tracks * MAX_TEXTS + segments.numbers[rows], texts)
+        text_ids = tracks * MAX_TEXTS + segments.numbers[rows]
+        stems, spoken = self.index.read_stems(text_ids, texts), self.index.spoken.read(text_ids)
+        phonemes = [spoken.get(key, "") for key in text_ids.tolist()]
         columns = (column.tolist() for column in (kept, tracks, segments.starts[rows], segments.ends[rows]))
-        return list(map(FoundText, *columns, texts, stems)), widen_rows(vectors)
+        return list(map(FoundText, *columns, texts, stems, phonemes)), widen_rows(vectors)
 
     def find_owners(self, pictures: Store, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
         """Return the video and the source of tracks; see ``TrackOwners``."""
@@ -346,8 +358,8 @@ class TextStore:
             )
             for offset, row in enumerate(kept)
         ]
-        self.index.add(
-            (text_id(track.id, segment.number), texts[row].text) for segment, row in zip(segments, kept, strict=True)
+        self._add_to_index(
+            (text_id(track.id, segment.number), texts[row]) for segment, row in zip(segments, kept, strict=True)
         )
         if segments:
             self.store.writer.add_segments(segments)
@@ -414,9 +426,14 @@ class TextStore:
         missing = ~np.isin(stored, indexed)
         ids = dict(zip(rows[missing].tolist(), stored[missing].tolist(), strict=True))
         for batch in np.array_split(rows[missing], -(-len(ids) // BATCH)) if ids else ():
-            self.index.add((ids[stored.id], stored.text.text) for stored in self.read_segments(batch))
+            self._add_to_index((ids[stored.id], stored.text) for stored in self.read_segments(batch))
         if self._write or self.index.in_memory:
             self.index.remove(np.setdiff1d(indexed, stored).tolist())
+
+    def _add_to_index(self, texts: Iterable[tuple[int, TimedText]]) -> None:
+        given = list(texts)
+        spoken = {key for key, text in given if text.source == "speech" and text.language in ENGLISH}
+        self.index.add([(key, text.text) for key, text in given], spoken)
 
 
 def _open_index(path: Path, *, write: bool) -> TextIndex:

@@ -1,0 +1,45 @@
+"""The ids of texts in a full-text index, and lists of them as SQLite returns them."""
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+MAX_TEXTS = 1 << 24  # of one track
+
+
+def text_id(track_id: int, number: int) -> int:
+    """Return the id of a text in the full-text index."""
+    return track_id * MAX_TEXTS + number
+
+
+def keep_allowed(ids: Int64[np.ndarray, " id"], allowed: bytes | None) -> Bool[np.ndarray, " id"]:
+    """Return a mask of the texts of allowed tracks: those whose byte in ``allowed`` is 1; None allows all."""
+    if allowed is None:
+        return np.ones(len(ids), bool)
+    flags, tracks = np.frombuffer(allowed, np.uint8), ids // MAX_TEXTS
+    kept = tracks < len(flags)
+    kept[kept] = flags[tracks[kept]] == 1
+    return kept
+
+
+def read_ids(joined: str | None) -> Int64[np.ndarray, " id"]:
+    """Parse ids that SQLite has joined by commas; reading rows would release Python's lock for each.
+
+    >>> read_ids("3,14").tolist(), read_ids(None).tolist()
+    ([3, 14], [])
+    """
+    return np.fromstring(joined or "", np.int64, sep=",")
+
+
+def read_varints(data: bytes) -> list[int]:
+    """Return the numbers in FTS5's packing: seven bits per byte, the highest first; the last byte is below 128.
+
+    >>> read_varints(bytes([5, 0x81, 0x00]))
+    [5, 128]
+    """
+    numbers, value = [], 0
+    for byte in data:
+        value = value << 7 | byte & 127
+        if byte < 128:
+            numbers.append(value)
+            value = 0
+    return numbers
