@@ -200,5 +200,6 @@ def write_mosaics(folder: Path, durations_s: Sequence[int]) -> Path:
 
 def read_film(path: Path, encoder: Encoder) -> list[Frames]:
     """Return the frames of a film's segments, decoded without an index."""
-    cuts = cut_segments(probe(path).duration, sampling=encoder.sampling)
+    info = probe(path)
+    cuts = cut_segments(info.duration, info.times, encoder.sampling)
     return [read_frames(str(path), times=cut.times, resize=encoder.resize) for cut in cuts]

@@ -48,7 +48,7 @@ def score_naively(encoder: ColourEncoder, text: str, path: Path) -> float:
     info = probe(path)
     sentence = encoder.encode_text([text])[0].sentence
     scores = []
-    for cut in cut_segments(info.duration, sampling=Sampling(4)):
+    for cut in cut_segments(info.duration, info.times, Sampling(4)):
         indices = sorted(set(nearest(info.times, np.array(cut.times)).tolist()))
         frames = read_frames(str(path), indices=indices, resize=encoder.resize)
         vectors = encoder.encode_frames([frames])[0].frames.astype(np.float16)

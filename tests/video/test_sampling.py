@@ -1,5 +1,7 @@
 """Proof for vidret/video/sampling.py."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 
 from vidret.types import Picture, Sampling
 from vidret.video.sampling import (
+    DEFAULT_SAMPLING,
+    Cut,
     at_rate,
     at_seconds,
     choose_frames_of_whole,
@@ -17,6 +21,12 @@ from vidret.video.sampling import (
     share_pictures,
     uniform,
 )
+
+
+def cut_steadily(duration: float, sampling: Sampling = DEFAULT_SAMPLING, *, start: float = 0.0) -> list[Cut]:
+    """Cut a video with 100 frames a second into segments."""
+    times = start + np.arange(max(1, math.ceil(100 * (duration - start)))) / 100
+    return cut_segments(duration, times, sampling, start=start)
 
 
 def nearest_naively(times: list[float], wanted: float) -> int:
@@ -79,7 +89,7 @@ def test_steps_are_sampled_in_their_middle_or_at_their_start() -> None:
     ],
 )
 def test_a_video_is_cut_on_a_fixed_grid(duration: float, spans: list[tuple[float, float]], counts: list[int]) -> None:
-    cuts = cut_segments(duration)
+    cuts = cut_steadily(duration)
     assert [(cut.number, cut.start, cut.end) for cut in cuts] == [
         (cut_index, *span) for cut_index, span in enumerate(spans)
     ]
@@ -93,7 +103,7 @@ def test_a_video_is_cut_on_a_fixed_grid(duration: float, spans: list[tuple[float
 @example(duration=35.999999, fps=1.0)
 @example(duration=7200.3, fps=3.0)
 def test_cuts_cover_a_video_without_gaps(duration: float, fps: float) -> None:
-    cuts = cut_segments(duration, sampling=Sampling(fps=fps))
+    cuts = cut_steadily(duration, Sampling(fps=fps))
     assert cuts[0].start == 0
     assert cuts[-1].end == duration
     assert [cut.number for cut in cuts] == list(range(len(cuts)))
@@ -106,8 +116,8 @@ def test_cuts_cover_a_video_without_gaps(duration: float, fps: float) -> None:
 @pytest.mark.parametrize("duration", [0.0, 0.04, 12.0, 24.4, 24.6, 100.0])
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_late_start_moves_all_segments_and_changes_no_choice(duration: float, *, whole: bool) -> None:
-    late = cut_segments(5.0 + duration, sampling=Sampling(whole=whole), start=5.0)
-    for cut, early in zip(late, cut_segments(duration, sampling=Sampling(whole=whole)), strict=True):
+    late = cut_steadily(5.0 + duration, Sampling(whole=whole), start=5.0)
+    for cut, early in zip(late, cut_steadily(duration, Sampling(whole=whole)), strict=True):
         assert (cut.number, cut.start) == (early.number, 5.0 + early.start)
         assert cut.end == pytest.approx(5.0 + early.end)
         assert cut.times == pytest.approx([5.0 + time for time in early.times])
@@ -122,14 +132,14 @@ def test_of_a_steady_rate_every_span_is_a_segment(rate: float, num_frames: int, 
     times = 5 + np.arange(num_frames) / rate
     duration = 5 + num_frames / rate
     single = Sampling(1, fps)
-    assert cut_segments(duration, times, single, start=5.0) == cut_segments(duration, sampling=single, start=5.0)
-    assert cut_segments(duration, times, start=5.0) == cut_segments(duration, start=5.0)
+    assert cut_segments(duration, times, single, start=5.0) == cut_steadily(duration, single, start=5.0)
+    assert cut_segments(duration, times, start=5.0) == cut_steadily(duration, start=5.0)
 
 
 def test_a_segment_lasts_while_a_frame_stands_still() -> None:
     cuts = cut_segments(320.0, np.array([0.0, 1.0, 30.0, 300.0, 301.0]))
     assert [(cut.number, cut.start, cut.end) for cut in cuts] == [(0, 0, 24), (1, 24, 300), (2, 300, 320)]
-    assert cuts[1].times == cut_segments(320.0)[2].times
+    assert cuts[1].times == cut_steadily(320.0)[2].times
 
 
 def test_a_long_gap_is_of_no_segment() -> None:
@@ -156,13 +166,13 @@ def test_every_segment_shows_a_frame_of_its_own(seed: int) -> None:
 def test_a_whole_video_is_seen_in_the_frames_that_clip4clip_reads(rate: int, seconds: int, more: int) -> None:
     num_frames = max(1, seconds * rate + more)
     times = np.arange(num_frames) / rate
-    (cut,) = cut_segments(num_frames / rate, sampling=Sampling(whole=True))
+    (cut,) = cut_segments(num_frames / rate, times, Sampling(whole=True))
     assert nearest(times, np.array(cut.times)).tolist() == clip4clip_naively(num_frames, rate, 12)
     assert (cut.number, cut.start, cut.end) == (0, 0.0, num_frames / rate)
 
 
 def test_a_whole_video_is_one_segment_however_long() -> None:
-    long, empty = (cut_segments(duration, sampling=Sampling(whole=True)) for duration in (7200.3, 0.0))
+    long, empty = (cut_steadily(duration, Sampling(whole=True)) for duration in (7200.3, 0.0))
     assert [(cut.times[0], cut.times[-1], len(cut.times)) for cut in long] == [(0, 7200, 12)]
     assert [(cut.end, cut.times) for cut in empty] == [(0.0, (0.0,))]
 
@@ -172,7 +182,7 @@ def test_wrong_numbers_are_named() -> None:
         lambda: uniform(0, 12),
         lambda: uniform(5, 0),
         lambda: at_seconds(3.0, 1.0, 0),
-        lambda: cut_segments(5, sampling=Sampling(fps=0)),
+        lambda: cut_steadily(5, Sampling(fps=0)),
     ):
         with pytest.raises(ValueError, match="must be positive, got 0"):
             call()

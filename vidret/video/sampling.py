@@ -149,7 +149,7 @@ def at_seconds(duration: float, fps: float, count: int) -> Float64[np.ndarray, "
 
 def cut_segments(
     duration: float,
-    times: Float64[np.ndarray, " frame"] | None = None,
+    times: Float64[np.ndarray, " frame"],
     sampling: Sampling = DEFAULT_SAMPLING,
     *,
     start: float = 0.0,
@@ -167,20 +167,18 @@ def cut_segments(
     never more segments than frames, whatever the timestamps.
 
     The first frame begins at ``start``, where the grid starts, and the last ends at ``duration``, in seconds. ``times``
-    are the rising start times of frames; None if every span has a frame. ``rate`` is the frame rate, for rules that
-    count frames; None for the mean rate. Raise ValueError if a number is not positive, or such a rule has no ``times``.
+    are the rising start times of frames. ``rate`` is the frame rate, for rules that count frames; None for the mean
+    rate. Raise ValueError if a number is not positive.
     """
     num_frames, fps, rule = sampling.num_frames, sampling.fps, sampling.rule
     check_positive(num_frames=num_frames, fps=fps)
     shown = max(duration - start, 0.0)
-    begins = None if times is None else times - start
+    begins = times - start
     if sampling.whole:
-        end = shown if begins is None else timeline.first_gap_start(begins, shown)
+        end = timeline.first_gap_start(begins, shown)
         end = end if sampling.until_s is None else min(end, max(sampling.until_s - start, 0.0))
         if rule == "seconds":
             chosen = at_seconds(end, fps, num_frames)
-        elif begins is None:
-            raise ValueError(f"times must be given for the rule {rule}, got None")
         else:
             num_begun = max(1, int(np.searchsorted(begins, end)))
             rate = rate or len(begins) / max(shown, _TIE_S)
@@ -196,18 +194,13 @@ def cut_segments(
     ]
 
 
-def _cut_on_grid(
-    duration: float, times: Float64[np.ndarray, " frame"] | None, num_frames: int, fps: float
-) -> list[Cut]:
+def _cut_on_grid(duration: float, times: Float64[np.ndarray, " frame"], num_frames: int, fps: float) -> list[Cut]:
     """Split the time from 0 to ``duration`` on a grid of spans."""
     span = num_frames / fps
     num_full = math.floor(duration / span)
     remainder = duration - num_full * span
     num_spans = num_full + (remainder >= 0.5 / fps)
-    if times is None:
-        span_indices = list(range(num_spans))
-    else:
-        span_indices = np.unique(np.floor((times + _TIE_S) / span).clip(0, num_spans - 1).astype(np.int64)).tolist()
+    span_indices = np.unique(np.floor((times + _TIE_S) / span).clip(0, num_spans - 1).astype(np.int64)).tolist()
     full_grid, last_grid = at_rate(span, fps).tolist(), at_rate(remainder, fps).tolist()
     cuts = []
     for segment_index, span_index in enumerate(span_indices):
