@@ -643,9 +643,11 @@ def test_results_are_of_three_kinds_and_judged_by_buttons_and_keys(look: Look, i
     press(page, "Enter")
     page.wait_for_url(lambda _: "like" not in place_of(page))
     expect(judged).to_be_hidden()
-    page.goto(f"/?like={bunny}@1.0")  # without a query
-    expect(cards(page)).not_to_have_count(0)
-    expect(titles(page).filter(has_text="phone")).to_have_count(1)
+    for kind in ("", "&by=moment"):
+        page.goto(f"/?like={bunny}@1.0{kind}")  # without a query, which moments need
+        expect(cards(page)).not_to_have_count(0)
+        expect(titles(page).filter(has_text="phone")).to_have_count(1)
+        expect(page.get_by_role("button", name="Moments")).to_be_hidden()
     judged.get_by_role("button").first.click()
     expect(judged).to_be_hidden()
     expect(page.locator("#status")).to_have_text("6 videos.")

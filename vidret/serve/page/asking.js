@@ -85,6 +85,7 @@ export function showForm(place) {
   find("hint").hidden = asks;
   find("kinds").hidden = !asks || Boolean(place.tab);
   for (const kind of find("kinds").children) kind.ariaPressed = kind.dataset.by === place.by;
+  find("kinds").children[1].hidden = !place.q && !picture; // moments need a query
   find("filters").hidden = find("unfold").hidden = place.tab === "index";
   find("sources").hidden = Boolean(picture);
   find("sort_by").parentElement.hidden = !place.q || place.by === "moment";

@@ -92,7 +92,7 @@ const askHits = latest((signal, asked) => {
   if (!asked.q && !image && !asked.like) return ask(`/api/videos?${new URLSearchParams({ limit: k, ...filters })}`, { signal });
   const words = asked.q && { query: asked.q, ...(sources.length && { sources }) };
   const body = { ...(image ? { image } : words), k, ...filters };
-  if (asked.by === "moment") return ask("/api/locate", { method: "POST", body, signal });
+  if (asked.by === "moment" && (words || image)) return ask("/api/locate", { method: "POST", body, signal });
   if (asked.by === "diverse") body.display = asked.by;
   if (asked.sort_by) body.sort_by = asked.sort_by;
   return ask("/api/search", { method: "POST", body: { ...body, ...judged }, signal });
