@@ -230,7 +230,8 @@ class Engine(VideoLibrary):
     def reopen(self) -> None:
         """Open the index again with its current encoder, after ``vidret reindex`` changed it.
 
-        Its aligner and head are those of the index. Calls in progress in other threads finish with the old ones.
+        Until then, searches raise ``MovedError``. Its aligner and head are those of the index. Calls in progress in
+        other threads finish with the old ones.
 
         Raises:
             VidretError: There is no index, it cannot be read, or its encoder cannot be loaded.

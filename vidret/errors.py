@@ -102,7 +102,7 @@ class MissingVideoError(NotFoundError):
 
 
 class MovedError(StoreError):
-    """An index that another process has moved to another encoder."""
+    """An index that another process has moved to another encoder; ``Engine.reopen`` loads that one."""
 
 
 class ConflictError(VidretError):
