@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +67,17 @@ def evaluation(pair: tuple[Engine, SimulatedUser], monkeypatch: pytest.MonkeyPat
     captions = tuple(Caption(id=f"c{index}", video=name, text=TEXT) for index, name in enumerate(ids))
     monkeypatch.setattr(Evaluation, "find_contents", lambda _: ids)
     return Evaluation(pair[0], Split("captions", ("captions.jsonl",), tuple(ids), captions), Gallery({}, [], {}))
+
+
+def test_a_scene_between_two_frames_looks_like_the_nearest_one(tmp_path: Path) -> None:
+    pictures = np.zeros((2, 32, 32, 3), np.uint8)
+    pictures[0, ..., 0], pictures[1, ..., 2] = 255, 255
+    with Engine(tmp_path / "index", MeanColours(), rerank="none") as engine:
+        engine.index_frames("film", pictures, np.array([0.0, 2.0]))
+        (path,) = engine.videos()[0].paths
+        likeness = SimulatedUser(engine).compare((path, 0.0, 0.0), [(path, 0.5, 0.6), (path, 1.4, 1.5)])
+    assert likeness[0] == pytest.approx(1.0, abs=1e-3)
+    assert likeness[1] < 0.5
 
 
 def test_points_are_those_of_the_specification() -> None:

@@ -84,7 +84,7 @@ def read_greys(
     A picture is the whole displayed frame, averaged to 36 x 64 pixels at any aspect ratio. Each frame is returned once;
     unreadable frames are left out. Raise DecodeError if the file cannot be opened.
     """
-    num_steps = int(max(end_s - start_s, 0.0) * rate) + 1
+    num_steps = int((end_s - start_s) * rate) + 1
     wanted = np.unique(nearest(info.times, start_s + np.arange(num_steps) / rate))
     chosen, last = set(wanted.tolist()), int(wanted[-1])
     greys: list[Grey] = []
