@@ -147,6 +147,12 @@ def test_a_frame_dated_by_the_next_clock_loses_its_time() -> None:
     joined = replace(joined, dts=np.array([0, 1, 2, 3, 90_000, 90_001]))
     moved, _ = follow_restarts(joined, 0.04)
     assert moved.pts.tolist() == [0, 1, MISSING, 3, 4, 5]
+    fine = packets([0, 3600, 90_000_000, 10_800, 900_000_000, 900_003_600])  # in ticks of a transport stream
+    fine = replace(fine, dts=np.array([-3600, 0, 3600, 7200, 899_996_400, 900_000_000]))
+    moved, _ = follow_restarts(fine, 1 / 90_000)
+    assert moved.pts.tolist() == [0, 3600, MISSING, 10_800, 16_200, 19_800]
+    undated = replace(packets([0, 1, 2, 3, MISSING, MISSING]), dts=np.array([0, 1, 2, 3, 90_000, 90_001]))
+    assert follow_restarts(undated, 0.04)[0].pts.tolist() == [0, 1, 2, 3, MISSING, MISSING]
 
 
 def test_a_gap_is_longer_than_any_still() -> None:

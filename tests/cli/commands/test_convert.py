@@ -17,6 +17,7 @@ from tests.train.small import make_module
 from vidret.cli.opening import choose_merge
 from vidret.data.benchmarks.registry import RECIPES
 from vidret.encode.clip.model import read_card
+from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.names import parse_model_name, resolve_name
 from vidret.ground.checkpoint import load_head, read_head_card
@@ -25,7 +26,7 @@ from vidret.model_files import read_part_cards
 from vidret.store.store import Store
 
 
-@pytest.mark.parametrize(("source", "options"), [("tempme", ()), ("promptswitch", ("--clip-frames", "6"))])
+@pytest.mark.parametrize(("source", "options"), [("tempme", ()), ("promptswitch", ("--clip-frames", "12"))])
 def test_converted_checkpoint_is_a_model(
     source: str, options: tuple[str, ...], films: Path, real_run: Runner, tmp_path: Path
 ) -> None:
@@ -40,6 +41,9 @@ def test_converted_checkpoint_is_a_model(
     weights[name] = torch.randn(49408, weights[name].shape[1], generator=torch.Generator().manual_seed(0))
     save_file({key: weight for key, weight in weights.items() if not key.startswith("caption_head")}, checkpoint)
     real_run.out(*convert)
+    card = read_card(out)
+    assert card is not None
+    assert card.prompts == (PromptShape(6, 12) if source == "promptswitch" else None)
     real_run.out(*index)
     with Store.open(tmp_path / "index") as store:
         assert (store.encoder_name, store.info().searchable) == (str(out), 2)
