@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.indexed_texts import DIM, create_words, make_texts, random_vectors
+from vidret.channels.texts import matching
 from vidret.channels.texts.matching import (
     ENGLISH_TEXTS,
     FUZZY_WEIGHT,
@@ -187,6 +188,17 @@ def test_short_words_long_descriptions_and_quotes_are_not_misheard(matcher: Text
 def test_contents_that_hold_a_term(matcher: TextMatcher) -> None:
     assert matcher.holds("busy") == matcher.holds("fourth day") == {"film"}
     assert matcher.holds("day fourth") == matcher.holds("submarine") == matcher.holds("!") == set()
+
+
+def test_a_phrase_that_many_texts_hold_is_found_in_each_content(
+    matcher: TextMatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "PHRASES", 0)
+    clauses = [replace(make_clause("x"), phrases=("fourth day", "lighthouse keeper"))]
+    (scored,) = matcher.score_content(
+        "film", clauses, random_vectors(make_texts(["one"])), typical=TYPICAL, num_texts=[9]
+    )
+    assert [match.text for match in split(scored)] == [text for text in SAID if "fourth day" in text]
 
 
 def test_all_texts_of_a_content_are_scored_as_they_are_among_the_candidates(matcher: TextMatcher) -> None:

@@ -148,10 +148,7 @@ class TextMatcher:
         """Return all texts of one content as matches of each clause, as ``find`` does."""
         tracks = [track for track in self._store.tracks(fingerprint) if track.num_texts]
         ids = np.array([row for track in tracks for row in self._store.store.segments.ids_of_video(track.id)], np.int64)
-        found = [
-            np.intersect1d(ids, self._find_phrases(clause.phrases)) if clause.phrases or not clause.content else ids
-            for clause in clauses
-        ]
+        found = [ids if clause.phrases or clause.content else ids[:0] for clause in clauses]
         terms = [self._store.index.terms(clause.content, STOP_STEMS) for clause in clauses]
         return self._score(clauses, vectors, typical, num_texts, terms, found)
 
@@ -184,13 +181,17 @@ class TextMatcher:
         terms: Sequence[Sequence[Term]],
         found: Sequence[np.ndarray],
     ) -> list[TextMatches]:
-        """Return the matches of each clause, from those of its texts that are intact."""
+        """Return the matches of each clause, from those of its texts that are intact and hold one of its phrases."""
         texts, rows = self._store.read_found(np.unique(np.concatenate([np.zeros(0, np.int64), *found])))
         ids, hubness = np.array([text.id for text in texts], np.int64), np.vecdot(rows, typical).astype(np.float64)
         matches, given = [], zip(clauses, vectors, num_texts, terms, found, strict=True)
         for clause, vector, clause_num_texts, clause_terms, clause_ids in given:
             clause_rows = find_rows(ids, clause_ids)
             clause_rows = clause_rows[clause_rows >= 0]
+            if clause.phrases:
+                phrases = self._stem_phrases(clause)
+                held = [any(holds_phrase(texts[row].stems, phrase) for phrase in phrases) for row in clause_rows]
+                clause_rows = clause_rows[np.array(held, bool)]
             weights = weigh_terms(clause_terms, clause_num_texts, self._find_shares(clause.content))
             shared = self._share(clause, clause_terms, weights, [texts[row].stems for row in clause_rows.tolist()])
             information = np.array([nats for nats, _, _ in shared], np.float64)
@@ -215,8 +216,7 @@ class TextMatcher:
         self, clause: Clause, terms: Sequence[Term], weights: Sequence[float], texts: Sequence[Sequence[str]]
     ) -> list[tuple[float, frozenset[str], int]]:
         """Return the information, the stems and the neighbours that texts, given as stems, share with a clause."""
-        stem = self._store.index.stems
-        phrases = stem([variant for phrase in clause.phrases for variant in vary_numbers(phrase)])
+        stem, phrases = self._store.index.stems, self._stem_phrases(clause)
         variants = [list(dict.fromkeys(stems)) for stems in stem(vary_numbers(clause.content))]
         # Stemming is slow, so only pairs with the beginning of a term are joined.
         beginnings = {term.stem[:length] for term in terms for length in range(1, len(term.stem))}
@@ -244,6 +244,9 @@ class TextMatcher:
                     num_adjacent = max(num_adjacent, len(phrase) - 1)
             shared.append((information, frozenset(shared_stems), num_adjacent))
         return shared
+
+    def _stem_phrases(self, clause: Clause) -> list[list[str]]:
+        return self._store.index.stems([variant for phrase in clause.phrases for variant in vary_numbers(phrase)])
 
     def _find_shares(self, text: str) -> dict[str, float]:
         """Return the frequency of each stem of a text in English, by the most frequent of its words."""
