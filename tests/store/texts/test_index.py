@@ -65,6 +65,14 @@ def test_stems_word_by_word_are_those_of_whole_texts(texts: list[str]) -> None:
     stemmer.close()
 
 
+@pytest.mark.parametrize("word", ["Straße", "strasse", "STRASSE", "STRAẞE"])
+def test_a_sharp_s_is_two(index: TextIndex, word: str) -> None:
+    index.add([(9, "Die Straße ist nass"), (10, "eine lange Strasse")])
+    assert set(index.find_phrase(word, 5).tolist()) == {9, 10}
+    (term,) = index.terms(word)
+    assert set(index.search([term.stem, *term.similar], 5).tolist()) == {9, 10}
+
+
 def test_stems_are_not_stemmed_again(index: TextIndex) -> None:
     """The stem of "decis" would be "deci"."""
     index.add([(9, "Important decisions, conclusions agreed")])

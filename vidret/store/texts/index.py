@@ -21,7 +21,7 @@ from vidret.store.catalog.database import REPAIR, Database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.texts.postings import MAX_TEXTS, keep_allowed, read_ids, read_varints, text_id
 from vidret.store.texts.spoken import SpokenIndex
-from vidret.store.texts.stems import TOKENIZER, Stemmer, vary_numbers
+from vidret.store.texts.stems import TOKENIZER, Stemmer, vary_spelling
 
 MIN_FUZZY_LETTERS = 5
 NUM_LETTERS = 61  # that masks distinguish
@@ -228,7 +228,7 @@ class TextIndex:
         Words with ``silent`` stems are not counted next to others, and have 0 texts: counting a stop word takes 25 ns
         for each text that contains it, and most may.
         """
-        variants = self.stems(vary_numbers(text))
+        variants = self.stems(vary_spelling(text))
         stems = list(dict.fromkeys(variants[0]))[:MAX_TERMS]
         with self._lock:
             self._read_changes()
@@ -329,8 +329,8 @@ class TextIndex:
         return np.array(sorted(row[0] for row in rows), np.int64)
 
     def _express(self, phrase: str) -> str:
-        """Return the FTS5 expression of a phrase, with its numbers in words or in digits; empty without a word."""
-        return " OR ".join(_quote(" ".join(stems)) for stems in self.stems(vary_numbers(phrase)) if stems)
+        """Return the FTS5 expression of a phrase in all its spellings; empty without a word."""
+        return " OR ".join(_quote(" ".join(stems)) for stems in self.stems(vary_spelling(phrase)) if stems)
 
     def _match(self, expression: str, k: int, allowed: bytes | None) -> Int64[np.ndarray, " id"]:
         condition = "" if allowed is None else f"AND substr(?3, rowid / {MAX_TEXTS} + 1, 1) = x'01'"

@@ -82,13 +82,17 @@ def split_unspaced(text: str) -> str:
     return _UNSPACED.sub(r" \1 ", storable)
 
 
-def vary_numbers(text: str) -> list[str]:
-    """Return a text, and variants with small numbers in digits and in words if they differ; the word count stays.
+def vary_spelling(text: str) -> list[str]:
+    """Return a text, and variants with small numbers in digits and in words, with ss and with ß, if they differ.
 
-    >>> vary_numbers("Press one or 2")
-    ['Press one or 2', 'Press 1 or 2', 'Press one or two']
+    All have as many words.
+
+    >>> vary_spelling("Dial one or 2"), vary_spelling("Straße")
+    (['Dial one or 2', 'Dial 1 or 2', 'Dial one or two'], ['Straße', 'Strasse'])
     """
-    return list(dict.fromkeys((text, _replace_words(text, _IN_DIGITS), spell_numbers(text))))
+    numbers = _replace_words(text, _IN_DIGITS), spell_numbers(text)
+    sharp = re.sub("[ßẞ]", "ss", text), re.sub("ss", "ß", text, flags=re.IGNORECASE)
+    return list(dict.fromkeys((text, *numbers, *sharp)))
 
 
 def spell_numbers(text: str) -> str:
