@@ -26,6 +26,7 @@ PHONEMES = "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW O
 SYMBOLS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklm"  # one for each, to store them as text
 # The consonants that may be heard for each other, as one letter each; vowels, H and Y are not in a skeleton.
 CONSONANTS = "P B, T D TH DH, K G, F V, S Z, CH JH SH ZH, M, N NG, L, R ER, W"
+NUM_GROUPS = len(CONSONANTS.split(","))
 NUM_LETTERS = 27  # a to z, and the space around a word
 MARGIN = 5  # letters on each side that a phoneme may depend on
 MAX_LETTERS = 40  # of a word; the rest is not pronounced

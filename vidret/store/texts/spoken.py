@@ -1,22 +1,29 @@
-"""Search of spoken texts by how they sound: SQLite FTS5 over trigrams of their consonants.
+"""Search of spoken texts by how they sound: SQLite FTS5 over runs of four consonants.
 
 What is found is then compared phoneme by phoneme, with ``align_phonemes``.
 """
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int64
 
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
-from vidret.store.texts.phonemes import make_skeleton, pronounce
+from vidret.store.texts.phonemes import NUM_GROUPS, make_skeleton, pronounce
 from vidret.store.texts.postings import keep_allowed, read_ids
 
-TRIGRAM = 3  # consonants
+FIRST_PAIR = 0xC0  # the first character of a pair: none is a quote
 MAX_LISTED = 2000  # texts with one run of consonants
-MAX_JOINED = 4  # trigrams of one run
+MAX_JOINED = 3  # runs, each a consonant after the one before
+
+
+def pair_consonants(phonemes: str) -> str:
+    """Return each two adjacent consonants of a skeleton as one character, so that a trigram is of four consonants."""
+    places = [ord(group) - ord("A") for group in make_skeleton(phonemes)]
+    return "".join(chr(FIRST_PAIR + NUM_GROUPS * first + second) for first, second in pairwise(places))
 
 
 class SpokenIndex:
@@ -30,16 +37,16 @@ class SpokenIndex:
         """Create the table anew."""
         tokenizer = "tokenize = 'trigram case_sensitive 1', detail = none, columnsize = 0"
         self._database.run("DROP TABLE IF EXISTS spoken")
-        self._database.run(f"CREATE VIRTUAL TABLE spoken USING fts5(skeleton, phonemes UNINDEXED, {tokenizer})")
+        self._database.run(f"CREATE VIRTUAL TABLE spoken USING fts5(pairs, phonemes UNINDEXED, {tokenizer})")
 
     def add(self, texts: Sequence[tuple[int, str]]) -> None:
         """Add English texts by id; existing ones are replaced."""
         phonemes = pronounce([text for _, text in texts])
         rows = [
-            (int(text_id), make_skeleton(text_phonemes), text_phonemes)
+            (int(text_id), pair_consonants(text_phonemes), text_phonemes)
             for (text_id, _), text_phonemes in zip(texts, phonemes, strict=True)
         ]
-        self._database.run_many("INSERT OR REPLACE INTO spoken (rowid, skeleton, phonemes) VALUES (?, ?, ?)", rows)
+        self._database.run_many("INSERT OR REPLACE INTO spoken (rowid, pairs, phonemes) VALUES (?, ?, ?)", rows)
 
     def read(self, ids: Int64[np.ndarray, " id"]) -> dict[int, str]:
         """Return the phonemes of those texts that are spoken."""
@@ -51,24 +58,27 @@ class SpokenIndex:
     def search(self, phonemes: str, k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
         """Return the ids of the ``k`` texts that share the most, and the rarest, runs of consonants with phonemes.
 
-        Runs are of three consonants, and longer where more than ``MAX_LISTED`` texts have those.
+        Where more than ``MAX_LISTED`` texts have a run, it is joined with the next ones.
         """
-        skeleton = make_skeleton(phonemes)
-        trigrams = [f'"{skeleton[place : place + TRIGRAM]}"' for place in range(len(skeleton) - TRIGRAM + 1)]
-        lists = [self._list_texts(trigrams[place : place + MAX_JOINED]) for place in range(len(trigrams))]
-        ids, rows = np.unique(np.concatenate([np.zeros(0, np.int64), *lists]), return_inverse=True)
+        pairs = pair_consonants(phonemes)
+        runs = [f'"{pairs[place : place + 3]}"' for place in range(len(pairs) - 2)]
+        lists, size = [np.zeros(0, np.int64)], 1
+        for place in range(len(runs)):
+            listed, size = self._list_texts(runs[place : place + MAX_JOINED], size)
+            lists.append(listed)
+        ids, rows = np.unique(np.concatenate(lists), return_inverse=True)
         weights = [np.full(len(listed), 1.0 / (1.0 + math.log1p(len(listed)))) for listed in lists]
-        scores = np.bincount(rows, np.concatenate([np.zeros(0), *weights]), len(ids))
+        scores = np.bincount(rows, np.concatenate(weights), len(ids))
         kept = keep_allowed(ids, allowed)
         ids, scores = ids[kept], scores[kept]
         ranked: Int64[np.ndarray, " id"] = ids[np.lexsort((ids, -scores))[:k]]
         return ranked
 
-    def _list_texts(self, trigrams: Sequence[str]) -> Int64[np.ndarray, " id"]:
-        """Return the texts with the first of some overlapping trigrams, or with more of them; none if all have many."""
+    def _list_texts(self, runs: Sequence[str], size: int) -> tuple[Int64[np.ndarray, " id"], int]:
+        """Return the texts with the first runs, at least ``size - 1``, and their number; none if all have many."""
         sql = "SELECT group_concat(rowid) FROM (SELECT rowid FROM spoken WHERE spoken MATCH ? LIMIT ?)"
-        for end in range(1, len(trigrams) + 1):
-            listed = read_ids(self._database.value(sql, " AND ".join(trigrams[:end]), MAX_LISTED + 1))
+        for joined in range(max(size - 1, 1), len(runs) + 1):
+            listed = read_ids(self._database.value(sql, " AND ".join(runs[:joined]), MAX_LISTED + 1))
             if len(listed) <= MAX_LISTED:
-                return listed
-        return np.zeros(0, np.int64)
+                return listed, joined
+        return np.zeros(0, np.int64), size
