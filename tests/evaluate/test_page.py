@@ -165,6 +165,18 @@ def test_moments_have_a_timeline_and_frames(pages: dict[str, str], located: tupl
     assert float(bar[2]) / width == pytest.approx(7 / 16, abs=1e-3)
 
 
+def test_a_query_that_is_answered_with_nothing_is_among_the_worst(tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("no video")
+    row: dict[str, Any] = {"video": "bad", "true": [[1, 2]], "moments": [], "top": [], "kind": "one event"}
+    rows = [
+        {**row, "text": "found late", "rank": 9, "nothing": False, "best_overlap": 0.0},
+        {**row, "text": "refused", "rank": 1, "nothing": True, "best_overlap": 0.9},
+    ]
+    _, worst, other = render_worst({"task": "queries", "per_query": rows}, {"bad": tmp_path / "bad.mp4"})
+    assert "<h3>refused</h3>" in worst
+    assert "<h3>found late</h3>" in other
+
+
 def test_a_timeline_lasts_as_long_as_its_video_or_else_as_its_spans(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
     row = {"text": "a dog", "video": "bad", "true": [[1, 2]], "overlap": 0.0}

@@ -358,6 +358,11 @@ def fail(name: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("mark", ["dims", "pixels"])
+def test_sizes_that_a_model_does_not_offer_are_refused(folders: Mapping[str, Path], mark: str) -> None:
+    assert f"{mark} must not be given for hf:" in fail(f"hf:{folders['clip']}#{mark}=64")
+
+
 def test_wrong_names_and_folders(tmp_path: Path) -> None:
     assert "must be hf:org/name or hf: with an existing folder" in fail("hf:/gone/away")
     assert "must be hf:org/name" in fail("hf:name")
