@@ -59,6 +59,12 @@ def count_naively(group: list[QueryOutcome], absent: list[QueryOutcome]) -> dict
     return {**{name: 100 * count / len(group) for name, count in counts.items()}, "AUC": auc}
 
 
+@pytest.mark.parametrize(("rank", "is_counted"), [(0, 0), (1, 1), (10, 1), (11, 0)])
+def test_ten_results_count_for_recall_at_10(rank: int, is_counted: int) -> None:
+    outcome = QueryOutcome(kind="speech", answerable=True, nothing=False, score=1.0, rank=rank)
+    assert outcome.measure()["R@10"] == is_counted
+
+
 @given(OUTCOMES)
 def test_rows_equal_counts_by_hand(outcomes: list[QueryOutcome]) -> None:
     absent = [outcome for outcome in outcomes if not outcome.answerable]
