@@ -1,6 +1,8 @@
 """Pronunciation of words, and alignment of phonemes against a naive twin."""
 
 import math
+from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pytest
@@ -53,6 +55,36 @@ def test_pronunciation_of_a_word_does_not_depend_on_the_others() -> None:
     together = pronounce(words)
     phonemes._known_words.clear()
     assert [pronounce([word])[0] for word in words] == together
+
+
+def test_words_stay_pronounced_while_another_thread_clears_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, pronounce_words = pronounce(["goal keeper"]), phonemes._pronounce_words
+
+    def clear(words: Sequence[str]) -> list[str]:
+        phonemes._known_words.clear()
+        return pronounce_words(words)
+
+    phonemes._known_words.pop("keeper", None)
+    monkeypatch.setattr(phonemes, "_pronounce_words", clear)
+    assert pronounce(["goal keeper"]) == expected
+
+
+def test_many_new_words_are_pronounced_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths, pronounce_words = list[int](), phonemes._pronounce_words
+
+    def note(words: Sequence[str]) -> list[str]:
+        lengths.append(len(words))
+        return pronounce_words(words)
+
+    words = ["".join(letters) for letters in product("bcdfg", "aeiou", "klmnp", "aeiou")]
+    for word in words:
+        phonemes._known_words.pop(word, None)
+    monkeypatch.setattr(phonemes, "_pronounce_words", note)
+    pronounced = pronounce(words)
+    assert sum(lengths) == len(words)
+    assert max(lengths) <= phonemes.BATCH  # 5000 words at once need 600 MB
+    monkeypatch.undo()
+    assert pronounced[::100] == pronounce_words(words[::100])
 
 
 def test_network_is_that_of_torch() -> None:

@@ -30,6 +30,7 @@ NUM_GROUPS = len(CONSONANTS.split(","))
 NUM_LETTERS = 27  # a to z, and the space around a word
 MARGIN = 5  # letters on each side that a phoneme may depend on
 MAX_LETTERS = 40  # of a word; the rest is not pronounced
+BATCH = 256  # words pronounced at once, at most 130 kB each
 _MAX_KNOWN_WORDS = 100_000
 _WORD = re.compile(r"[a-z]+")
 _PADDING = len(SYMBOLS)
@@ -49,14 +50,17 @@ def pronounce(texts: Sequence[str]) -> list[str]:
     Numbers up to twenty are pronounced, other digits and scripts are not.
     """
     words = [_WORD.findall(_fold(spell_numbers(text))) for text in texts]
-    known = _known_words
+    known, distinct = _known_words, sorted(set().union(*words), key=len)
+    # A copy, since another thread may clear the cache.
+    pronounced = {word: phonemes for word in distinct if (phonemes := known.get(word)) is not None}
+    new = [word for word in distinct if word not in pronounced]
+    for first in range(0, len(new), BATCH):
+        batch = new[first : first + BATCH]
+        pronounced |= zip(batch, _pronounce_words(batch), strict=True)
     if len(known) > _MAX_KNOWN_WORDS:
         known.clear()
-    new = sorted({word for text_words in words for word in text_words if word not in known})
-    pronounced = dict(zip(new, _pronounce_words(new), strict=True)) if new else {}
     known |= pronounced
-    # A thread may have cleared the cache.
-    return ["".join(known.get(word) or pronounced.get(word, "") for word in text_words) for text_words in words]
+    return ["".join(pronounced[word] for word in text_words) for text_words in words]
 
 
 _known_words: dict[str, str] = {}
