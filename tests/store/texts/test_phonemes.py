@@ -125,6 +125,11 @@ def test_nothing_said_sounds_like_nothing() -> None:
     assert align_phonemes("ABC", []).tolist() == []
 
 
+def test_damaged_phonemes_end_no_search() -> None:
+    intact = float(align_phonemes("ABC", ["ABC"])[0])
+    assert align_phonemes("ABC", ["ABC", "\u00e9"])[0] == intact
+
+
 def test_misheard_words_sound_alike() -> None:
     said, *heard = pronounce(
         ["goalkeeper has signed", "I will keep her from sign the new contract", "the ferry runs twice a day in winter"]

@@ -172,5 +172,5 @@ def _encode_symbols(texts: Sequence[str]) -> Int64[np.ndarray, "text place"]:
     """Return phonemes as numbers, padded to one length."""
     codes = np.full((len(texts), max(map(len, texts), default=0)), _PADDING)
     for row, text in enumerate(texts):
-        codes[row, : len(text)] = _CODES[np.frombuffer(text.encode(), np.uint8)]
+        codes[row, : len(text)] = _CODES[np.frombuffer(text.encode("ascii", "replace"), np.uint8)]
     return codes
