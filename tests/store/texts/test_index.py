@@ -28,7 +28,6 @@ TEXTS = {
 
 @pytest.fixture
 def index() -> TextIndex:
-    pytest.importorskip("rapidfuzz", reason='the extra "words" is not installed')
     made = TextIndex(None, write=True)
     made.add(TEXTS.items())
     return made
@@ -83,7 +82,6 @@ def test_stems_are_not_stemmed_again(index: TextIndex) -> None:
 
 
 def test_readers_follow_changes_by_any_connection(tmp_path: Path) -> None:
-    pytest.importorskip("rapidfuzz", reason='the extra "words" is not installed')
     writer = TextIndex(tmp_path / "texts.sqlite", write=True)
     reader = TextIndex(tmp_path / "texts.sqlite", write=False)
     for count in range(4):

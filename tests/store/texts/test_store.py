@@ -303,7 +303,6 @@ with TextStore.open(sys.argv[1]) as reader:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_searches_the_stored_index_and_sees_every_commit() -> None:
-    pytest.importorskip("rapidfuzz", reason='the extra "words" is not installed')
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder)
         index.chmod(0o755)
