@@ -116,5 +116,6 @@ def test_a_missing_device_is_reported_before_loading(monkeypatch: pytest.MonkeyP
 def test_a_name_that_is_too_long_for_a_path_is_reported(scheme: str) -> None:
     if scheme in ("hf:", "st:"):
         pytest.importorskip({"hf:": "transformers", "st:": "sentence_transformers"}[scheme])
-    with pytest.raises(EncoderError, match=f"^{scheme}a+: .*name too long"):
+    # From Python 3.14 on, no path has such a name, and the rule of the scheme is told.
+    with pytest.raises(EncoderError, match=r"name too long$| must be .*, got .*a{300}"):
         load_encoder(scheme + "a" * 300)

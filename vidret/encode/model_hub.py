@@ -93,7 +93,8 @@ def _ask_hub() -> str:
         request = urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD")
         with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S):
             return ""
-    except urllib.error.HTTPError:
+    except urllib.error.HTTPError as error:
+        error.close()
         return ""  # the hub is reachable; the download reports any error
     except OSError as error:
         return f"the model hub cannot be reached ({getattr(error, 'reason', error)})"
