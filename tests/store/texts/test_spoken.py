@@ -21,7 +21,6 @@ UNSPOKEN = text_id(2, 1)
 
 @pytest.fixture
 def index() -> TextIndex:
-    pytest.importorskip("rapidfuzz", reason='the extra "words" is not installed')
     made = TextIndex(None, write=True)
     made.add(TEXTS.items(), TEXTS.keys() - {UNSPOKEN})
     return made
