@@ -22,6 +22,7 @@ from vidret.search.models import Models
 from vidret.search.open_index import OpenIndex
 from vidret.search.query.planning import plan
 from vidret.store.records import NewSegment
+from vidret.store.snapshots.snapshot import Selection
 from vidret.store.store import Store
 from vidret.types import (
     ALL_VIDEOS,
@@ -93,9 +94,9 @@ class RecordedSearch:
             self.num_read.append(len(ids))
             return read(ids, tokens=tokens)
 
-        def record_search(queries: Any, k: int, filters: Filters, **options: Any) -> Any:
+        def record_search(queries: Any, k: int, within: Selection, **options: Any) -> Any:
             self.depths.append(k)
-            return search(queries, k, filters, **options)
+            return search(queries, k, within, **options)
 
         monkeypatch.setattr(self.store.features, "read", record_read)
         monkeypatch.setattr(self.store, "search", record_search)

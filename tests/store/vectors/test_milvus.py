@@ -88,7 +88,9 @@ def test_results_are_those_of_faiss(tmp_path: Path) -> None:
         assert [set(row) for row in ids.tolist()] == [set(row) for row in expected.tolist()]
         inside = Filters(folder="/films/3")
         within = IdFilter(make_bitmap(np.array(matching(store, inside), np.int64)), fraction=0.1)
-        assert set(store.search(queries, 100, inside)[1][0]) == set(flat.search(queries, 100, within)[1][0])
+        assert set(store.search(queries, 100, store.select(inside))[1][0]) == set(
+            flat.search(queries, 100, within)[1][0]
+        )
         with pytest.raises(StoreError, match="k must be at most 16384 with vectors in Milvus, got 16385"):
             store.search(queries, 16_385)
         assert len(np.unique(store.search(queries[:1], 16_384)[1])) == 16_384
