@@ -275,6 +275,19 @@ def test_texts_of_a_filter_are_right_after_tracks_were_deleted(tmp_path: Path) -
             assert reader.select(pictures, pictures.select()).num_segments == 3
 
 
+def test_tracks_of_a_filter_are_flagged_once(store: TextStore) -> None:
+    for content in ("one", "two"):
+        write(store, content)
+    only = store.store.snapshot().select_videos(np.array([False, True]))
+    first, second = (track.id for track in store.tracks())
+    flags = store._flag(only)
+    assert flags is not None
+    assert np.flatnonzero(np.frombuffer(flags, np.uint8)).tolist() == [second]
+    assert store._flag(only) is flags  # a query asks for each clause and each search
+    assert store._flag(only, [first]) == b""
+    assert store._flag(store.store.select()) is None
+
+
 def test_no_texts_another_encoder_or_a_second_writer_are_refused(tmp_path: Path) -> None:
     assert not TextStore.exists(tmp_path)
     with pytest.raises(StoreError):

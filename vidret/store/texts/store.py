@@ -23,7 +23,7 @@ from vidret.store.catalog.texts import DAMAGED, StoredText, TextTrack
 from vidret.store.folder import TEXTS
 from vidret.store.records import FILE_STATES, FileState, NewSegment
 from vidret.store.snapshots.bitmap import Ids
-from vidret.store.snapshots.snapshot import Selection, Snapshot, find_rows
+from vidret.store.snapshots.snapshot import Selection, Snapshot, find_rows, remember
 from vidret.store.store import Store
 from vidret.store.texts.index import TextIndex
 from vidret.store.texts.owners import TrackOwners
@@ -39,6 +39,7 @@ ENGLISH = ("", "en")  # languages of speech; English models report none
 P = ParamSpec("P")
 R = TypeVar("R")
 MISSING = FILE_STATES.index("missing")  # the state of a track that was replaced or removed
+MAX_FLAGGED = 4  # selections whose flags are cached
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class TextStore:
         self._indexed = -1  # the generation of the index in memory
         self._lock = threading.RLock()
         self._owners = TrackOwners()
+        self._flags: dict[Selection, bytes] = {}
         # The texts of tracks being written, and the number of the next one.
         self._written: dict[int, tuple[set[tuple[str, int, int]], int]] = {}
         if write:
@@ -249,13 +251,17 @@ class TextStore:
 
     def _flag(self, within: Selection, among: Sequence[int] | None = None) -> bytes | None:
         """Return a byte per id of a track, 1 for those of a selection, ``among`` some; None for all."""
-        if not within.narrow and among is None:
-            return None
-        tracks = self.store.snapshot().videos.ids[: len(within.videos)][within.videos]
-        tracks = tracks if among is None else np.intersect1d(tracks, among)
-        flags = np.zeros(int(tracks.max(initial=-1)) + 1, np.uint8)
-        flags[tracks] = 1
-        return flags.tobytes()
+
+        def flag() -> bytes:
+            tracks = self.store.snapshot().videos.ids[: len(within.videos)][within.videos]
+            tracks = tracks if among is None else np.intersect1d(tracks, among)
+            flags = np.zeros(int(tracks.max(initial=-1)) + 1, np.uint8)
+            flags[tracks] = 1
+            return flags.tobytes()
+
+        if among is not None:
+            return flag()
+        return remember(self._flags, within, flag, MAX_FLAGGED) if within.narrow else None
 
     def search_spoken(self, phonemes: str, k: int, within: Selection | None = None) -> Ids:
         """Return the segments of the ``k`` spoken texts, of all or a selection, that share the most with phonemes."""
