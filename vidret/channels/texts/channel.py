@@ -182,7 +182,7 @@ class TextChannel:
                 if video_id not in rated:
                     rated[video_id] = [[] for _ in query.clauses]
                 start, end, text = texts[row][2:5]
-                stems = matches.stems[row] or self._matcher.find_misheard(clause, matches, row)
+                stems = matches.stems[row] or self._matcher.find_misheard(matches, row)
                 match = Match(video_id, source, start, end, nats[row], text, stems, cover[row])
                 rated[video_id][index].append(match)
         return rated

@@ -60,6 +60,7 @@ class TextMatches:
         num_words: Number of distinct words of the clause, without stop words.
         likeness: How the clause sounds like a part of each text, in nats; minus infinity for texts that nobody said.
             See ``align_phonemes``.
+        said: The phonemes of the clause, as ``pronounce_clause`` returns them.
     """
 
     texts: Sequence[FoundText]
@@ -71,6 +72,7 @@ class TextMatches:
     num_adjacent: Int64[np.ndarray, " text"]
     likeness: Float64[np.ndarray, " text"]
     num_words: int = 1
+    said: str = ""
 
 
 class TextMatcher:
@@ -104,8 +106,9 @@ class TextMatcher:
         nearest = self._search(clauses, vectors, allowed, unasked)
         index, found = self._store.index, []
         terms = [index.terms(clause.content, STOP_STEMS) for clause in clauses]
-        for clause, clause_terms, clause_nearest, clause_num_texts in zip(
-            clauses, terms, nearest, num_texts, strict=True
+        said = [pronounce_clause(clause) for clause in clauses]
+        for clause, clause_terms, clause_said, clause_nearest, clause_num_texts in zip(
+            clauses, terms, said, nearest, num_texts, strict=True
         ):
             if clause.phrases or not clause.content:
                 found.append(self._find_phrases(clause.phrases, allowed))
@@ -115,9 +118,9 @@ class TextMatcher:
                 *self._join(pairwise(term.stem for term in clause_terms)).values(),
             ]
             by_words = self._store.search_words(searched, TEXTS, allowed)
-            by_sound = self._store.search_spoken(pronounce_clause(clause), SPOKEN, allowed)
+            by_sound = self._store.search_spoken(clause_said, SPOKEN, allowed)
             found.append(np.unique(np.concatenate([clause_nearest, by_words, by_sound])))
-        return self._score(clauses, vectors, typical, num_texts, terms, found)
+        return self._score(clauses, vectors, typical, num_texts, terms, said, found)
 
     def _search(
         self,
@@ -150,18 +153,20 @@ class TextMatcher:
         ids = np.array([row for track in tracks for row in self._store.store.segments.ids_of_video(track.id)], np.int64)
         found = [ids if clause.phrases or clause.content else ids[:0] for clause in clauses]
         terms = [self._store.index.terms(clause.content, STOP_STEMS) for clause in clauses]
-        return self._score(clauses, vectors, typical, num_texts, terms, found)
+        said = [pronounce_clause(clause) for clause in clauses]
+        return self._score(clauses, vectors, typical, num_texts, terms, said, found)
 
-    def find_misheard(self, clause: Clause, matches: TextMatches, row: int) -> frozenset[str]:
-        """Return the stems of the words of a text that sound like a clause; none unless they do."""
+    def find_misheard(self, matches: TextMatches, row: int) -> frozenset[str]:
+        """Return the stems of the words of a text that sound like its clause; none unless they do."""
+        if matches.likeness[row] <= LIKE:  # almost all texts
+            return frozenset()
         text, heard = matches.texts[row], list[str]()
-        if matches.likeness[row] > LIKE:
-            start, end = locate_phonemes(pronounce_clause(clause), text.phonemes)
-            words, place = text.text.split(), 0
-            for word, phonemes in zip(words, pronounce(words), strict=True):
-                if min(end, place + len(phonemes)) - max(start, place) > len(phonemes) / 2:
-                    heard.append(word)
-                place += len(phonemes)
+        start, end = locate_phonemes(matches.said, text.phonemes)
+        words, place = text.text.split(), 0
+        for word, phonemes in zip(words, pronounce(words), strict=True):
+            if min(end, place + len(phonemes)) - max(start, place) > len(phonemes) / 2:
+                heard.append(word)
+            place += len(phonemes)
         return frozenset(chain.from_iterable(self._store.index.stems(heard))) - STOP_STEMS
 
     def holds(self, term: str) -> set[str]:
@@ -179,13 +184,14 @@ class TextMatcher:
         typical: Vector,
         num_texts: Sequence[int],
         terms: Sequence[Sequence[Term]],
+        said: Sequence[str],
         found: Sequence[np.ndarray],
     ) -> list[TextMatches]:
         """Return the matches of each clause, from those of its texts that are intact and hold one of its phrases."""
         texts, rows = self._store.read_found(np.unique(np.concatenate([np.zeros(0, np.int64), *found])))
         ids, hubness = np.array([text.id for text in texts], np.int64), np.vecdot(rows, typical).astype(np.float64)
-        matches, given = [], zip(clauses, vectors, num_texts, terms, found, strict=True)
-        for clause, vector, clause_num_texts, clause_terms, clause_ids in given:
+        matches, given = [], zip(clauses, vectors, num_texts, terms, said, found, strict=True)
+        for clause, vector, clause_num_texts, clause_terms, clause_said, clause_ids in given:
             clause_rows = find_rows(ids, clause_ids)
             clause_rows = clause_rows[clause_rows >= 0]
             if clause.phrases:
@@ -204,10 +210,9 @@ class TextMatcher:
                     stems=[shared_stems for _, shared_stems, _ in shared],
                     information=information,
                     num_adjacent=np.array([num_adjacent for _, _, num_adjacent in shared], np.int64),
-                    likeness=align_phonemes(
-                        pronounce_clause(clause), [texts[row].phonemes for row in clause_rows.tolist()]
-                    ),
+                    likeness=align_phonemes(clause_said, [texts[row].phonemes for row in clause_rows.tolist()]),
                     num_words=sum(weight > 0 for weight in weights),
+                    said=clause_said,
                 )
             )
         return matches
