@@ -131,11 +131,19 @@ def test_misspelt_words(index: TextIndex) -> None:
     assert similar("tunel") == ["tunnel"]
     assert similar("mountaim") == ["mountain"]
     assert similar("platfrm") == ["platform"]
-    assert similar("norhtern") == ["northern"]  # two edits from eight letters on
+    assert similar("norhtren") == ["northern"]  # two edits from eight letters on
+    assert similar("exrpess") == ["express"]  # two letters that changed places are one edit
     assert similar("funnel") == similar("puntain") == []  # another first letter
     assert similar("xunel") == []  # two edits, five letters
     assert similar("sx") == similar("lat") == similar("2024") == []  # too short, or a number
     assert 0 < index.terms("tunel")[0].similar["tunnel"] < 1
+
+
+def test_a_name_is_compared_as_it_is_spelt_too(index: TextIndex) -> None:
+    index.add([(9, "Captain Alvarez")])
+    (term,) = index.terms("Alvares")
+    assert (term.stem, list(term.similar)) == ("alvar", ["alvarez"])
+    assert index.terms("platforms")[0].similar == {}  # platform is its own stem
 
 
 def test_similar_terms_are_few_and_the_nearest(index: TextIndex) -> None:

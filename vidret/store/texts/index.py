@@ -48,24 +48,26 @@ class Vocabulary:
         self._masks = np.append(self._masks, np.bitwise_or.reduceat(bits, starts))
         self._lengths = np.append(self._lengths, ends - starts)
 
-    def find_similar(self, stem: str) -> dict[str, float]:
-        """Return other terms within one edit, or two from eight letters on, with their likeness.
+    def find_similar(self, stem: str, word: str) -> dict[str, float]:
+        """Return other terms within one edit of a stem or its word, or two from eight letters on, with their likeness.
 
-        The first letter, which is rarely wrong, must be the same: "peach" is not a misspelt "beach".
+        A swap of neighbours is one edit. The first letter, which is rarely wrong, must be the same: "peach" is not a
+        misspelt "beach". The word counts since names may lose their ends: the stem of "Alvares" is "alvar".
         """
         if len(stem) < MIN_FUZZY_LETTERS or stem.isdigit():
             return {}
-        from rapidfuzz.distance import Levenshtein
+        from rapidfuzz.distance import OSA
 
         edits = 1 if len(stem) < 8 else 2
-        differing = np.bitwise_count(np.bitwise_xor(self._masks, mask_letters(stem)))
-        near = np.flatnonzero((np.abs(self._lengths - len(stem)) <= edits) & (differing <= 2 * edits))
-        similarities = {}
-        for row in near:
-            term = self._terms[row]
-            distance = Levenshtein.distance(stem, term, score_cutoff=edits)
-            if term[0] == stem[0] and 0 < distance <= edits and not term.isdigit():
-                similarities[term] = 1.0 - distance / max(len(stem), len(term))
+        similarities: dict[str, float] = {}
+        for spelling in dict.fromkeys((word, stem)):
+            differing = np.bitwise_count(np.bitwise_xor(self._masks, mask_letters(spelling)))
+            near = np.flatnonzero((np.abs(self._lengths - len(spelling)) <= edits) & (differing <= 2 * edits))
+            for term in (term for row in near if (term := self._terms[row])[0] == stem[0]):
+                distance = OSA.distance(spelling, term, score_cutoff=edits)
+                if distance <= edits and term != stem and not term.isdigit():
+                    likeness = 1.0 - distance / max(len(spelling), len(term))
+                    similarities[term] = max(likeness, similarities.get(term, 0.0))
         return similarities
 
 
@@ -230,9 +232,12 @@ class TextIndex:
         """
         variants = self.stems(vary_spelling(text))
         stems = list(dict.fromkeys(variants[0]))[:MAX_TERMS]
+        words = _WORD.findall(text.lower())
+        split = zip(words, self.stems(words), strict=True)
+        spelt = {stem: word for word, word_stems in split for stem in word_stems[:1]}
         with self._lock:
             self._read_changes()
-            near = {stem: self._vocabulary.find_similar(stem) for stem in stems}
+            near = {stem: self._vocabulary.find_similar(stem, spelt.get(stem, stem)) for stem in stems}
         for stem, *others in zip(*variants, strict=True):
             if stem in near:
                 near[stem] |= {other: 1.0 for other in others if other not in (stem, STEM_OF_ONE)}
