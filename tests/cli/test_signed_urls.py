@@ -149,6 +149,7 @@ def test_no_webhook_or_find_has_it() -> None:
         clip_end=1.0,
         speed=1.0,
         similarity=0.9,
+        agreement=0.9,
         copies=(sign("other.mp4"),),
     )
     assert SECRET not in json.dumps([match_to_dict(match), to_row(found, "json", show_path)])

@@ -156,7 +156,6 @@ def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: 
         similarity=alignment.score,
         agreement=verdict.agreement,
         mirrored=verdict.placement.mirrored,
-        moves=verdict.moves,
         copies=tuple(paths[1:]),
     )
 

@@ -55,7 +55,6 @@ def describe_concept(concept: Concept) -> str:
 
 NO_COPIES = "No copies: no two files of this index show the same footage."
 NO_FOOTAGE = "No other video of this index shows this footage."
-STILL = "still: too little changes to tell it from another recording at the same location"
 
 
 def show_copies(groups: "Sequence[CopyGroup]") -> None:
@@ -93,16 +92,19 @@ def show_footage(found: "Sequence[SharedFootage]") -> None:
     rows: list[tuple[str, ...]] = []
     for rank, footage in enumerate(found, start=1):
         span = format_time(footage.start), format_time(footage.end), f"{footage.end - footage.start:.1f} s"
-        notes = (["mirrored"] if footage.mirrored else []) + ([] if footage.moves else ["still"])
-        share = "" if footage.agreement is None else f"{footage.agreement:.2f}"
-        clip_at = format_time(footage.clip_start)
         rows.append(
-            (str(rank), share, *span, clip_at, f"{footage.speed:.2f}x", ", ".join(notes), display_path(footage.path))
+            (
+                str(rank),
+                f"{footage.agreement:.2f}",
+                *span,
+                format_time(footage.clip_start),
+                f"{footage.speed:.2f}x",
+                "mirrored" if footage.mirrored else "",
+                display_path(footage.path),
+            )
         )
         rows += [("", "", "", "", "", "", "", "", f"= {display_path(copy)}") for copy in footage.copies]
     show_table(("rank", "agreement", "start", "end", "length", "clip at", "speed", "what", "video"), rows, NO_FOOTAGE)
-    if any(not footage.moves for footage in found):
-        print_message(STILL, style="dim")
 
 
 SHOT_FORMATS = ("table", "csv", "json")

@@ -228,9 +228,8 @@ class SharedFootage:
         clip_end: End of the footage in the clip, in seconds.
         speed: Seconds of the video per second of the clip.
         similarity: Mean similarity of the frame vectors, less that of unrelated frames.
-        agreement: Correlation of the changes between decoded frames, at most 1; None if no frames were compared.
+        agreement: Correlation of the changes between decoded frames, at most 1.
         mirrored: Whether the video is mirrored left to right.
-        moves: Whether enough changes to tell the footage from another recording at the same location.
         copies: Other paths of the same content.
     """
 
@@ -242,9 +241,8 @@ class SharedFootage:
     clip_end: Annotated[float, Shown(example=8.0)]
     speed: Annotated[float, Shown(example=1.0)]
     similarity: Annotated[float, Shown(example=0.6)]
-    agreement: Annotated[float | None, Shown(example=0.95)] = None
+    agreement: Annotated[float, Shown(example=0.95)]
     mirrored: bool = False
-    moves: bool = True
     copies: Copies = ()
 
 
