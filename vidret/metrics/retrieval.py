@@ -206,9 +206,7 @@ def measure_by_size(
     truth: Int[np.ndarray, " text"],
     sizes: Sequence[int],
     *,
-    cuts: Sequence[int] = (1, 5, 10),
     num_draws: int = 200,
-    seed: int = 0,
 ) -> list[SizeRecall]:
     """Return text-to-video recall in random subsets of the gallery, by size and cut.
 
@@ -219,9 +217,7 @@ def measure_by_size(
         scores: Scores of texts for videos, higher is better.
         truth: Video index of each text.
         sizes: Sizes of the subsets.
-        cuts: The K of R@K.
         num_draws: Number of subsets of each size.
-        seed: Seed of the draws.
 
     Raises:
         VidretError: A size is below 2 or above that of the gallery, a score is not finite, there is no text, or no
@@ -236,10 +232,10 @@ def measure_by_size(
     true_scores = scores[np.arange(num_texts), truth][:, None]
     better = (scores > true_scores) + np.float32(0.5) * (scores == true_scores)  # a tie gets the mean rank
     better[np.arange(num_texts), truth] = 0
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     size_recalls = []
     for size in sizes:
-        recalls = _draw(better, truth, size, cuts, num_draws, random)
+        recalls = _draw(better, truth, size, num_draws, random)
         if any(not len(values) for values in recalls.values()):
             rule = f"galleries of {size} of {num_videos} videos must hold one with a text"
             raise VidretError(f"{rule}, got none in {num_draws} draws")
@@ -260,7 +256,7 @@ def choose_sizes(num_videos: int) -> list[int]:
 
 
 def _draw(
-    better: np.ndarray, truth: np.ndarray, size: int, cuts: Sequence[int], num_draws: int, random: np.random.Generator
+    better: np.ndarray, truth: np.ndarray, size: int, num_draws: int, random: np.random.Generator
 ) -> dict[int, Float[np.ndarray, " draw"]]:
     """Return the recalls of each draw in percent, by cut; draws whose videos have no text are left out."""
     num_videos = better.shape[1]
@@ -270,4 +266,4 @@ def _draw(
     ranks = 1 + better @ members
     asked = members[truth] > 0
     ranks, asked = ranks[:, asked.any(axis=0)], asked[:, asked.any(axis=0)]
-    return {k: 100 * ((ranks <= k) & asked).sum(axis=0) / asked.sum(axis=0) for k in cuts}
+    return {k: 100 * ((ranks <= k) & asked).sum(axis=0) / asked.sum(axis=0) for k in (1, 5, 10)}
