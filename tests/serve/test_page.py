@@ -405,7 +405,7 @@ def test_copies_are_behind_a_click_and_moments_of_one_event_are_one_chip(look: L
     folded = page.locator("#results .copies")
     expect(folded).to_have_count(1)
     expect(folded.get_by_role("link")).to_be_hidden()
-    folded.get_by_text("3 copies").click()
+    folded.get_by_text("2 copies").click()
     expect(folded).to_contain_text("/twin/bikes.mp4 (same content)")
     page.get_by_role("link", name="/small/bikes.mp4").click()
     assert place_of(page) == {"q": BIKES, "v": str(bikes), "t": "2.5"}
@@ -1086,6 +1086,7 @@ def test_the_index_tab_lists_facts_and_failed_and_missing_files(
 ) -> None:
     page = look("/?tab=index")
     expect(page.locator("#numbers div").first).to_have_text(re.compile(r"videos\s*6"))
+    expect(page.locator("#numbers div").nth(1)).to_have_text(re.compile(r"in total\s*0:\d\d"))
     expect(page.locator("#index-path")).to_have_text(str(indexed.path))
     assert page.locator("#put").is_hidden(), "there is no language model to ask"
     rows = page.locator("#failures-rows tr")

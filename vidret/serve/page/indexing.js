@@ -103,7 +103,7 @@ function show() {
 
 function listNumbers({ videos, seconds, segments, num_bytes: bytes, encoder_name: encoder, files }) {
   const size = bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
-  const numbers = { videos, hours: (seconds / 3600).toFixed(seconds < 36000 ? 2 : 0), segments, "on disk": size, encoder };
+  const numbers = { videos, "in total": seconds && clock(seconds), segments, "on disk": size, encoder };
   Object.assign(numbers, { "failed files": files.failed, "missing files": files.missing, "pending files": files.pending });
   return Object.entries(numbers).filter(([, value]) => value).map(([name, value]) => [name, value.toLocaleString("en")]);
 }

@@ -97,8 +97,8 @@ function makeHit(hit, place) {
 function makeCopies(copies, nearCopies, place) {
   const links = nearCopies.map(({ video, path, time }) => make("li", {}, make("a", { href: writePlace({ ...place, v: video, t: time.toFixed(1) }) }, path)));
   const same = copies.map((path) => make("li", {}, `${path} (same content)`));
-  const number = copies.length + nearCopies.length + 1;
-  return make("details", { className: "copies soft" }, make("summary", {}, `${number} copies`), make("ul", { className: "path" }, ...links, ...same));
+  const number = copies.length + nearCopies.length;
+  return make("details", { className: "copies soft" }, make("summary", {}, `${number} cop${number > 1 ? "ies" : "y"}`), make("ul", { className: "path" }, ...links, ...same));
 }
 
 const findConcept = (q) => q.replace(/"[^"]*"/g, " ").match(/(?<![^\s(])@(\p{L}[\w-]*)/u)?.[1];
