@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import typer
 
-from vidret.cli.options import Loading, Place, Places
+from vidret.cli.options import Loading, Place, Places, name_index
 from vidret.errors import DeviceError, MissingExtraError, UnknownEncoderError, VidretError
 from vidret.present.terminal import print_message, show_status
 from vidret.search.query.grammar import Interpretation, interpret
@@ -55,7 +55,8 @@ def open_engine(
         refuse_other_model(indexes[0], model)
     for path in () if may_be_new else indexes:
         if not Store.exists(path):
-            raise VidretError(f"{path}: there is no index here; make one with: vidret index PATH... --index {path}")
+            command = f"vidret index PATH...{name_index(path)}"
+            raise VidretError(f"{path}: there is no index here; make one with: {command}")
     with show_status("loading the encoder", slow=FIRST_START):
         with pause_collection():
             from vidret.engine import Engine

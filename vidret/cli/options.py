@@ -1,5 +1,6 @@
 """Options that several commands share, and the index of a command without ``--index``."""
 
+import contextlib
 import functools
 import inspect
 import os
@@ -11,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from vidret.disk import find_user_folder
+from vidret.errors import StoreError
 from vidret.present.terminal import print_message
 
 DEFAULT_INDEX = Path("vidret-index")
@@ -53,6 +55,14 @@ def find_own_index() -> Path:
 
     find_user_folder("XDG_DATA_HOME", "~")  # without a home folder, versions of platformdirs differ
     return Path(platformdirs.user_data_path("vidret")) / "index"
+
+
+def name_index(index: Path) -> str:
+    """Return the option that a command needs for this index, empty for the one that it takes by default."""
+    with contextlib.suppress(StoreError):  # the user has no home folder
+        if index == (DEFAULT_INDEX if DEFAULT_INDEX.exists() else find_own_index()):
+            return ""
+    return f" --index {index}"
 
 
 OPTION = "option"  # in the metadata of a field

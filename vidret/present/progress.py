@@ -157,12 +157,15 @@ CONTINUE = "  The index is intact; run the same command again to continue."
 def print_index_summary(report: "IndexReport", index: Path) -> None:
     """Print the results of an indexing run, the files that it could not index, and what to do about them."""
     speed = describe_speed(report.seconds, report.elapsed)
+    segments = format_count(report.num_segments, "segment")
+    encoded = f"; {segments} of {format_time(report.seconds)} in {format_time(report.elapsed)}{speed}"
     print_message(
         f"{'Interrupted: ' if report.interrupted else ''}{report.encoded} encoded, {report.linked} moved or copied, "
-        f"{report.unchanged} unchanged, {report.missing} missing, {len(report.failed)} failed; "
-        f"{format_count(report.num_segments, 'segment')} of {format_time(report.seconds)} in "
-        f"{format_time(report.elapsed)}{speed}."
+        f"{report.unchanged} unchanged, {report.missing} missing, {len(report.failed)} failed"
+        f"{encoded if report.num_segments else ''}."
     )
+    if not (report.encoded or report.linked or report.unchanged or report.failed or report.interrupted):
+        print_message("  No videos were found. In folders, suffixes tell what is a video, such as .mp4 or .mkv.")
     from vidret.channels.identities import TRACK_KINDS
     from vidret.channels.registry import KINDS
 

@@ -265,7 +265,7 @@ def show_info(
     rows = [
         ("index", info.path),
         ("files", files),
-        ("videos", f"{info.videos}, {info.complete_videos} complete; {info.seconds / 3600:.2f} hours"),
+        ("videos", f"{info.videos}, {info.complete_videos} complete; {format_time(info.seconds)} in total"),
         *imported,
         ("segments", f"{info.segments}, {info.searchable} searchable; {format_count(info.frames, 'frame')}"),
         ("cut", {"shots": "where shots change", "grid": "at fixed lengths"}.get(info.segment_rule, info.segment_rule)),

@@ -39,6 +39,26 @@ def test_summary_and_report_list_failures(run: Runner, films: Path) -> None:
     assert run("index", films, "--fail-on-error")[0] == 1
 
 
+def test_an_index_is_named_where_a_command_needs_it(
+    run: Runner, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VIDRET_INDEX", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert run("search", "red")[2].endswith("make one with: vidret index PATH...")
+    assert run.err("index", films).endswith("Search them: vidret search QUERY")
+    other = ("index", films, "--index", "other")
+    assert run.err(*other).endswith("Search them: vidret search QUERY --index other")
+    assert "Search them" not in run.err(*other)
+
+
+@pytest.mark.usefixtures("new")
+def test_a_folder_without_a_video_and_a_run_without_work_say_so(run: Runner, films: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "No videos were found" not in run.err("index", films)
+    assert "1 failed. failed:" in run.err("index", films)
+    assert "0 failed. No videos were found" in run.err("index", tmp_path / "empty")
+
+
 @pytest.mark.usefixtures("new")
 def test_the_pipeline_is_one_line(run: Runner, films: Path, tmp_path: Path) -> None:
     """A correction by another bank, or none, is what the index has, not what a new one would get."""

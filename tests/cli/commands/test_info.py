@@ -45,6 +45,7 @@ def repair(run: Runner) -> str:
 def test_info_in_text_and_json(run: Runner, index: Path) -> None:
     assert "2 done, 1 failed" in show(run)
     assert run.json("info")["videos"] == 2
+    assert "videos 2, 2 complete; 0:09.0 in total" in show(run)
     assert "bad.mp4" in run.out("info", "--failed")
     assert [Path(row["path"]).name for row in run.json("info", "--failed")] == ["bad.mp4"]
     for rule, words in ((FIXED_GRID, "cut at fixed lengths"), (FOLLOW_SHOTS, "cut where shots change")):

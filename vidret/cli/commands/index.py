@@ -17,7 +17,7 @@ from vidret.cli.commands.watch import MATCHED, report_matches
 from vidret.cli.index_options import IndexChoices
 from vidret.cli.language_model import make_endpoint
 from vidret.cli.opening import choose_merge, choose_model, open_engine, pause_collection
-from vidret.cli.options import Loading, with_fields
+from vidret.cli.options import Loading, name_index, with_fields
 from vidret.cli.values import parse_memory
 from vidret.endpoints.transport import check_webhook
 from vidret.errors import MissingExtraError, StoreError, VidretError
@@ -162,7 +162,7 @@ def index_command(*, asked: IndexChoices) -> None:
         speakers=choose_identities(asked.speakers, asked.speaker_model, "speakers", "--speaker-model"),
     )
 
-    once = partial(index_once, engine, asked, update, endpoint)
+    once = partial(index_once, engine, asked, update, endpoint, is_new=is_new)
     raise typer.Exit(keep_up(once, watched, index) if asked.watch else once()[0])
 
 
@@ -176,7 +176,12 @@ def choose_describer(asked: IndexChoices) -> "ChatEndpoint | None":
 
 
 def index_once(
-    engine: "Engine", asked: IndexChoices, update: "Callable[..., IndexReport]", endpoint: "ChatEndpoint | None"
+    engine: "Engine",
+    asked: IndexChoices,
+    update: "Callable[..., IndexReport]",
+    endpoint: "ChatEndpoint | None",
+    *,
+    is_new: bool,
 ) -> tuple[int, bool]:
     """Index new and changed files, and report; return the exit code, and whether the run was interrupted."""
     from vidret.language.describing import DescribeOptions
@@ -196,6 +201,8 @@ def index_once(
         print_json(run_to_dict(report) | rows)
     else:
         print_index_summary(report, asked.index)
+        if is_new and report.encoded and not (report.unchanged or report.interrupted):
+            print_message(f"  Search them: vidret search QUERY{name_index(asked.index)}")
     if described is not None:
         print_describe_summary(described)
     matched, has_failed = False, described is not None and bool(described.error)
