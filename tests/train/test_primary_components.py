@@ -49,12 +49,12 @@ def test_stretched_positions_equal_the_published_code(case: Case) -> None:
 
 
 def test_positions_lie_on_lines() -> None:
-    table = torch.arange(10.0)[:, None] ** 2
-    found = stretch_positions(table, factor=2, kept=7)[:, 0].tolist()
-    assert found == [0, 1, 4, 9, 16, 25, 36, 49, 56.5, 64, 72.5, 81, 89.5]
-    assert torch.equal(stretch_positions(table, factor=1, kept=7), table)
-    with pytest.raises(ValueError, match="table must have at least 22 positions and factor be positive, got 10, 4"):
-        stretch_positions(table)
+    table = torch.arange(KEPT_POSITIONS + 3.0)[:, None] ** 2
+    found = stretch_positions(table, factor=2)[:, 0].tolist()
+    assert found == [*(row**2 for row in range(KEPT_POSITIONS)), 400, 420.5, 441, 462.5, 484, 505.5]
+    assert torch.equal(stretch_positions(table, factor=1), table)
+    with pytest.raises(ValueError, match="table must have at least 22 positions and factor be positive, got 21, 4"):
+        stretch_positions(table[:-2])
 
 
 def smooth(logits: Tensor, same: Tensor, share: float) -> float:

@@ -25,6 +25,7 @@ from vidret.align.prepared import run_tasks
 from vidret.align.stacking import pack_arrays
 from vidret.layers import TemporalTransformer, mask_bias
 
+MARGIN, TARGET = 0.1, 0.75  # of the losses, as published
 TEXTS, VIDEOS = 64, 256  # per block, so that its frame weights fit a core's cache
 AT_ONCE = 256  # texts whose concepts are found at a time: each needs a third of a megabyte
 
@@ -228,7 +229,7 @@ class ConceptAligner(nn.Module):
         return ConceptScores(pooled.mT + self.share * shared, pooled.mT, shared, ranked.argmax(dim=-1).mT)
 
 
-def diversity_loss(concepts: Float[Tensor, "video concept dim"], *, margin: float = 0.1) -> Float[Tensor, ""]:
+def diversity_loss(concepts: Float[Tensor, "video concept dim"]) -> Float[Tensor, ""]:
     """Return the intra-diversity loss, which keeps the concepts of a video apart.
 
     It is a hinge of the concepts' mean products against the diagonal, by rows and by columns. The published weight of
@@ -237,22 +238,18 @@ def diversity_loss(concepts: Float[Tensor, "video concept dim"], *, margin: floa
     gram = (concepts @ concepts.mT).mean(dim=0)
     diagonal, num = gram.diagonal(), len(gram)
     apart = ~torch.eye(num, dtype=torch.bool, device=gram.device)
-    hinges = (margin + gram - diagonal[:, None]).clamp_min(0) + (margin + gram - diagonal).clamp_min(0)
+    hinges = (MARGIN + gram - diagonal[:, None]).clamp_min(0) + (MARGIN + gram - diagonal).clamp_min(0)
     return (hinges * apart).sum() / max(1, num * (num - 1))
 
 
 def consistency_loss(
-    texts: Float[Tensor, "pair concept dim"],
-    videos: Float[Tensor, "pair concept dim"],
-    *,
-    beta: float = 0.005,
-    target: float = 0.75,
+    texts: Float[Tensor, "pair concept dim"], videos: Float[Tensor, "pair concept dim"], *, beta: float = 0.005
 ) -> Float[Tensor, ""]:
     """Return the inter-consistency loss, which gives a concept the same meaning on both sides.
 
-    It asks for equal means and for products near ``target``. As published, products are summed over pairs and divided
+    It asks for equal means and for products near ``TARGET``. As published, products are summed over pairs and divided
     by the number of concepts, so a value of ``beta`` depends on the batch size. Reference: GLSCL, inter-consistency
     loss.
     """
     products = (texts * videos).sum(dim=(0, 2)) / texts.shape[1]
-    return functional.mse_loss(videos.mean(dim=0), texts.mean(dim=0)) + beta * (products - target).square().sum()
+    return functional.mse_loss(videos.mean(dim=0), texts.mean(dim=0)) + beta * (products - TARGET).square().sum()

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from vidret.layers import mask_bias
 
-TAU = 0.01
+TAU = 0.01  # temperature; the smaller, the closer a sum is to the maximum
 
 
 def resize_mixing(matrix: Float[Tensor, "n n"], size: int) -> Float[Tensor, "size size"]:
@@ -47,9 +47,8 @@ def aggregate(
     mixing: Float[Tensor, "m m"] | None = None,
     mask: Bool[Tensor, "..."] | None = None,
     sizes: Float[Tensor, "..."] | None = None,
-    tau: float = TAU,
 ) -> Float[Tensor, "first ..."]:
-    """Return the sums of similarities along an axis, weighted by softmax(softmax(s / tau) @ mixing / tau).
+    """Return the sums of similarities along an axis, weighted by softmax(softmax(s / TAU) @ mixing / TAU).
 
     Args:
         similarities: The similarities, from which the weights are computed too.
@@ -57,7 +56,6 @@ def aggregate(
         mixing: A square matrix over that axis, resized by ``resize_mixing``; None for the identity.
         mask: False where an entry is padding; must broadcast to the similarities.
         sizes: The number of equal entries that each one represents, positive; must broadcast to the similarities.
-        tau: Temperature; the smaller, the closer the result is to the maximum.
 
     Reference: Wang et al. 2023, UCoFiA, section 3.3, equations 4 and 5.
     """
@@ -66,20 +64,20 @@ def aggregate(
     if mask is not None:
         padding = mask_bias(similarities, mask)
         bias = padding if bias is None else torch.where(mask, bias, padding)
-    logits = similarities / tau
+    logits = similarities / TAU
     weights = torch.softmax(logits if bias is None else logits + bias, dim)
     if sizes is not None:
         weights = weights / sizes  # the weight of a single one of the equal entries, as if they were listed separately
-    weights = _mix(weights, mixing, dim, tau)
+    weights = _mix(weights, mixing, dim)
     weights = torch.softmax(weights if bias is None else weights + bias, dim)
     return (weights * similarities).sum(dim)
 
 
-def _mix(weights: Tensor, mixing: Tensor | None, dim: int, tau: float) -> Tensor:
-    """Return the weights with one axis, as a row vector, multiplied by the matrix / tau."""
+def _mix(weights: Tensor, mixing: Tensor | None, dim: int) -> Tensor:
+    """Return the weights with one axis, as a row vector, multiplied by the matrix / TAU."""
     if mixing is None:
-        return weights / tau
-    matrix = resize_mixing(mixing, weights.shape[dim]) / tau
+        return weights / TAU
+    matrix = resize_mixing(mixing, weights.shape[dim]) / TAU
     if dim in (-1, weights.ndim - 1):
         return weights @ matrix
     if dim != 1:

@@ -80,23 +80,21 @@ class TextTower(nn.Module):
         return self.embedding(ids) + self.positions[: ids.shape[1]], ends
 
 
-def stretch_positions(
-    table: Float[Tensor, "word width"], *, factor: int = 4, kept: int = KEPT_POSITIONS
-) -> Float[Tensor, "longer width"]:
-    """Return positions for longer texts: the first ``kept`` unchanged, and ``factor`` times as many of the others.
+def stretch_positions(table: Float[Tensor, "word width"], *, factor: int = 4) -> Float[Tensor, "longer width"]:
+    """Return positions for longer texts: ``KEPT_POSITIONS`` unchanged, and ``factor`` times as many of the others.
 
     New positions are interpolated between neighbours, and extrapolated after the last from the last two. CLIP's 77
     positions become 248. Raise ValueError if there are fewer than two positions after those kept, or ``factor`` is not
     positive. Reference: Zhang et al. 2024, "Long-CLIP: Unlocking the Long-Text Capability of CLIP", section 3.2.
     """
-    if factor < 1 or len(table) < kept + 2:
-        rule = f"table must have at least {kept + 2} positions and factor be positive"
+    if factor < 1 or len(table) < KEPT_POSITIONS + 2:
+        rule = f"table must have at least {KEPT_POSITIONS + 2} positions and factor be positive"
         raise ValueError(f"{rule}, got {len(table)}, {factor}")
-    tail = table[kept:]
+    tail = table[KEPT_POSITIONS:]
     following = torch.cat([tail[1:], 2 * tail[-1:] - tail[-2:-1]])
     steps = torch.arange(factor, dtype=table.dtype, device=table.device)[:, None] / factor
     stretched = tail[:, None] + steps * (following - tail)[:, None]
-    return torch.cat([table[:kept], stretched.flatten(0, 1)])
+    return torch.cat([table[:KEPT_POSITIONS], stretched.flatten(0, 1)])
 
 
 def clip_words(texts: Sequence[str], num_words: int) -> Int[Tensor, "text word"]:
