@@ -539,6 +539,8 @@ def test_events_of_a_query_are_named_and_on_the_timeline(look: Look, indexed: En
     page.route("**/curve?*", lambda route: route.fulfill(json=answer))  # of six films nearly everything is weak
     search(page, query)
     expect(page.locator("#understood")).to_have_text(f"Looking for 1. {BIKES} then 2. a man in a car.")
+    lines = page.locator("#results .card", has_text="tour").locator(".said")
+    expect(lines).to_have_text([re.compile(rf"^1\. 0:\d\d {BIKES}$"), re.compile(r"^2\. 0:\d\d a man in a car$")])
     page.get_by_role("link", name="tour").click()
     events = page.locator(".event")
     expect(events).to_have_text(["1", "2"])

@@ -16,7 +16,6 @@ export async function offerPeople(known) {
   else if (!people.length) await change("/api/people");
 }
 
-/** Return whether a name is that of a person, rather than of a concept. */
 export const isPerson = (name) => people.some(({ handle }) => handle === name.toLowerCase());
 
 export function listenToPeople() {

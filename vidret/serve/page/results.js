@@ -86,10 +86,10 @@ function makeHit(hit, place) {
   if (concept && !isPerson(concept) && !seen.some(({ person }) => person === concept)) card.append(makeMarks(concept, hit));
   const who = seen.map((each) => `@${each.person} ${labelOf(each.source)} ${clock(each.start)} to ${clock(each.end)}`);
   if (who.length) card.append(make("p", { className: "soft" }, who.join(", ")));
+  const say = (label, time, title, ...text) => card.append(make("a", { className: "said", href: linkTo(time), title }, make("span", { className: "label" }, `${label} ${clock(time)}`), " ", ...text));
+  hit.events.forEach(({ text, start }, at) => say(`${at + 1}.`, start, text, text));
   const words = findWords(hit.evidence);
-  if (!words) return card;
-  const label = make("span", { className: "label" }, `${labelOf(words.source)} ${clock(words.start)}`);
-  card.append(make("a", { className: "said", href: linkTo(words.start), title: words.text }, label, " ", ...markMatches(words, true)));
+  if (words) say(labelOf(words.source), words.start, words.text, ...markMatches(words, true));
   return card;
 }
 
