@@ -104,3 +104,5 @@ def test_report_summary() -> None:
         "1 video missing, omitted with their rows: s1",
         "note: windows that passed their video: 2",
     ]
+    data |= {"num_queries": 1, "num_videos": 1}
+    assert "1 query, 1 of 1 video" in describe_report(report)

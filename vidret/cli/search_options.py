@@ -139,7 +139,7 @@ SaveOption = Annotated[
 def save_search(engine: VideoLibrary, name: str, query: str, options: SearchOptions | LocateOptions) -> None:
     """Save a search in the index, and print how to run it again."""
     engine.save_collection(SavedCollection.of_search(name, query, options))
-    print_message(f"kept: vidret collection show {shlex.quote(name)}")
+    print_message(f"saved; to run it again: vidret collection show {shlex.quote(name)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,8 +29,9 @@ def describe_report(report: Facts) -> Iterator[str]:
     """Yield lines about the data, the model, the duration, and missing videos."""
     data, model, settings = report["data"], report["model"], report["settings"]
     yield f"{report['task']} on {name_data(data)} ({', '.join(data['files'])})"
-    texts = f"{data['num_captions']} captions" if data["num_captions"] else f"{data['num_queries']} queries"
-    yield f"{texts}, {data['num_found']} of {data['num_videos']} videos"
+    noun = "caption" if data["num_captions"] else "query"
+    texts = format_count(data["num_captions"] or data["num_queries"], noun)
+    yield f"{texts}, {data['num_found']} of {format_count(data['num_videos'], 'video')}"
     by = f"scored by {settings['rerank']}" if "rerank" in settings else f"found by {settings.get('by')}"
     yield f"model {model['name']}, segments {model['segments']}, {by}"
     if cost := model.get("cost"):
@@ -82,7 +83,7 @@ def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:
         yield "several moments of a query", tabulate_multi_moments(results["multi_moments"])
     if "corpus" in results:
         corpus = results["corpus"]
-        videos = f"{corpus['num_videos']} videos" if "num_videos" in corpus else "all videos"
+        videos = format_count(corpus["num_videos"], "video") if "num_videos" in corpus else "all videos"
         yield f"moments, each in {videos}", tabulate_corpus(corpus)
         for domain, facts in results.get("corpus_domains", {}).items():
             yield f"moments, {domain} only, each in {videos}", tabulate_corpus(facts)
@@ -98,14 +99,14 @@ def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:
         title = f"a frame and a text: {facts['num_queries']} queries, {facts['gallery_size']} videos"
         yield title, (["query", *names], lines)
     if "kinds" in results:
-        title = f"queries by kind, each in {results['num_videos']} videos"
+        title = f"queries by kind, each in {format_count(results['num_videos'], 'video')}"
         if "kinds_unjudged" in results:
             judge, failed = report["settings"]["judge"], results["num_judge_failed"]
             yield f"{title}, without a judge", tabulate_kinds(results["kinds_unjudged"])
             title += f", judged by {judge}" + (f" ({failed} not judged, since it failed)" if failed else "")
         yield title, tabulate_kinds(results["kinds"])
     if "known_items" in results:
-        title = f"known items by the rank that the text leaves, each in {results['num_videos']} videos"
+        title = f"known items by the rank that the text leaves, each in {format_count(results['num_videos'], 'video')}"
         yield title, tabulate_known_items(results["known_items"])
     if "highlights" in results:
         yield "highlights", tabulate_highlights(results["highlights"])

@@ -11,10 +11,11 @@ from vidret.video.probe import probe
 
 @pytest.mark.usefixtures("index")
 def test_searches_are_saved_and_run_again(run: Runner) -> None:
-    assert "kept: vidret collection show 'my reds'" in run.err("search", "red", "-k", 1, "--save", "my reds")
+    saved = run.err("search", "red", "-k", 1, "--save", "my reds")
+    assert "saved; to run it again: vidret collection show 'my reds'" in saved
     run.out("locate", "blue", "-k", 1, "--save", "blues")
-    rows = [line.split() for line in run.out("collection", "list").splitlines()]
-    assert rows == [["name", "found", "query"], ["blues", "moments", "blue"], ["my", "reds", "videos", "red"]]
+    rows = [" ".join(line.split()) for line in run.out("collection", "list").splitlines()]
+    assert rows == ["name what query", "blues search for moments blue", "my reds search for videos red"]
     assert run.out("collection", "show", "my reds") == run.out("search", "red", "-k", 1)
     assert run.out("collection", "show", "blues") == run.out("locate", "blue", "-k", 1)
     assert run.out("collection", "show", "blues", "--format", "edl").startswith("TITLE: blues\n")
@@ -55,6 +56,7 @@ def test_lists_are_made_changed_and_shown(run: Runner, own_films: Path) -> None:
     table = run.out("collection", "show", "best", "--format", "csv")
     assert [row.split(",")[2].rpartition("/")[2] for row in table.splitlines()[1:]] == ["blue.mp4"]
     run.out("collection", "remove", "best", 1)
+    assert "best 1 moment" in " ".join(run.out("collection", "list").split())
     (kept,) = run.json("collection", "list")
     assert [moment["note"] for moment in kept["moments"]] == ["the take"], "what is missing stays"
     run.check_refusal("collection edit best 2", 1, "which has 1 moment, got 2")

@@ -46,8 +46,11 @@ def list_kept_command(index: IndexOption = DEFAULT_INDEX, as_json: JsonOption = 
     if as_json:
         print_json(collections)
         return
-    rows = [(one.name, one.finds or f"{len(one.moments)} picked", one.query) for one in collections]
-    show_table(("name", "found", "query"), rows, "There are no collections.")
+    rows = [
+        (one.name, f"search for {one.finds}" if one.finds else format_count(len(one.moments), "moment"), one.query)
+        for one in collections
+    ]
+    show_table(("name", "what", "query"), rows, "There are no collections.")
 
 
 @group.command("show")

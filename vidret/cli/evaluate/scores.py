@@ -11,6 +11,7 @@ from vidret.cli.options import argument, option
 from vidret.errors import VidretError
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
+from vidret.text import format_count
 
 if TYPE_CHECKING:
     from vidret.data.records import Split
@@ -35,7 +36,7 @@ def score_command(
         scored = {"name": split.name, "files": split.files, "notes": split.notes, "num_queries": len(split.queries)}
         print(json.dumps({"data": scored, **results}, indent=1))
         return
-    print_message(f"{split.name} ({', '.join(split.files)}): {len(split.queries)} queries")
+    print_message(f"{split.name} ({', '.join(split.files)}): {format_count(len(split.queries), 'query')}")
     for note in split.notes:
         print_message(f"note: {note}")
     print_tables({"results": results})
