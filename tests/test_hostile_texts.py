@@ -1,9 +1,8 @@
 """Whatever a JSON file from outside holds: it is read, or refused in one line."""
 
-import copy
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import typer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from tests.changing import change_each
 from tests.encode.tiny import CARD, TEXT
 from tests.grounded import write_head
 from vidret.cli.commands.teach import read_classes, read_moments
@@ -56,20 +56,6 @@ LINES: list[tuple[Read, Any]] = [
 ]
 
 
-def change_each(value: Any, values: Sequence[Any] = VALUES) -> Iterator[Any]:
-    """Yield copies of a JSON value with each part of it replaced by each hostile value, or left out."""
-    yield from values
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in list(parts):
-        for changed in change_each(part, values):
-            other = copy.copy(value)
-            other[key] = changed
-            yield other
-        other = copy.copy(value)
-        del other[key]
-        yield other
-
-
 def check_read(read: Read, path: Path) -> None:
     """Read a file, which may be refused in one line."""
     refusal = ""
@@ -83,7 +69,7 @@ def check_read(read: Read, path: Path) -> None:
 @pytest.mark.parametrize(("read", "line"), LINES)
 def test_lines(read: Read, line: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    for text in (*DEEP, "9" * 5000, *map(json.dumps, change_each(line))):
+    for text in (*DEEP, "9" * 5000, *map(json.dumps, change_each(line, VALUES))):
         path.write_text(text, "utf-8")
         check_read(read, path)
 
@@ -110,7 +96,7 @@ def test_rows_of_an_index(
     rows: RowsFile[Any], row: dict[str, Any], use: Callable[[Any], object], tmp_path: Path
 ) -> None:
     path = rows.path(tmp_path)
-    for changed in change_each([row]):
+    for changed in change_each([row], VALUES):
         path.write_text(json.dumps({"checksum": _checksum(changed), rows.kind: changed}), "utf-8")
         check_read(lambda _: use(rows.read(tmp_path)), path)
     for text in DEEP:

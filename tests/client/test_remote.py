@@ -8,7 +8,6 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Seq
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.changing import change_each
 from tests.fakes import ColourEncoder
 from tests.followed import follow_shots
 from tests.http_servers import QuietHandler, run_handler
@@ -208,17 +208,6 @@ ANSWERS: list[tuple[Callable[[RemoteEngine], Any], Any]] = [
     (lambda remote: remote.videos(), {"videos": [VIDEO], "next": None}),
     (lambda remote: remote.transcript(7), {"texts": [TEXT]}),
 ]
-
-
-def change_each(value: Any, others: Seq[Any]) -> Iterator[Any]:
-    """Yield a value with each part of it replaced by each of some others, or left out, one at a time."""
-    yield from others
-    if isinstance(value, list):
-        yield from ([changed, *value[1:]] for changed in change_each(value[0], others))
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield {key: value[key] for key in value if key != name}
-            yield from (value | {name: changed} for changed in change_each(part, others))
 
 
 @pytest.mark.parametrize(("method", "answer"), ANSWERS)

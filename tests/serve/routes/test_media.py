@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from tests.fakes import COLOURS, ColourEncoder, write_film
 from tests.index_server import connect, read_all, serve_engine
 from tests.serve.conftest import BLUE, Serve, check_refusal, find_id
-from tests.waiting import wait_until
+from tests.waiting import is_running, wait_until
 from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.present.ffmpeg import Limits
@@ -340,14 +340,6 @@ def wait_for_run(folder: Path, number: int = 1) -> int:
     """Wait until ffmpeg was started this often, and return its latest process id."""
     wait_until(lambda: len(list(folder.iterdir())) >= number)
     return int(max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns).name)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_ffmpeg_is_killed_when_its_client_leaves_for_the_next(engine: Engine, running: Path, scratch: Path) -> None:

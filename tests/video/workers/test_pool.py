@@ -16,7 +16,7 @@ from tests.decoders import use_processes
 from tests.forking import ForkedPopen, run_code
 from tests.video.conftest import EVERY_FRAME, Film, numbers_of, stream_film
 from tests.video.films import read_numbers, write_video
-from tests.waiting import wait_until
+from tests.waiting import is_running, wait_until
 from vidret.errors import DecodeError
 from vidret.types import Frames, Resize
 from vidret.video.reader import read_frames
@@ -49,13 +49,6 @@ def pool() -> Iterator[DecodePool]:
 
 def read(pool: DecodePool, path: Path) -> list[int]:
     return numbers_of(stream_film(pool, path)[1])
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
 
 
 def test_a_file_arrives_in_order(films: dict[str, Film], pool: DecodePool) -> None:
