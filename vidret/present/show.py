@@ -21,7 +21,7 @@ from vidret.text import (
     show_path,
     strip_query,
 )
-from vidret.types import SOURCE_LABELS, Hit, Moment, to_row
+from vidret.types import ALL_VIDEOS, SOURCE_LABELS, Hit, Moment, to_row
 
 if TYPE_CHECKING:
     import pandas
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vidret.store.records import StoreInfo
     from vidret.store.sounds import WindowCounts
     from vidret.store.texts.store import TextCounts
-    from vidret.types import EventSpan, Evidence
+    from vidret.types import EventSpan, Evidence, LocateOptions, SearchOptions
 
 T = TypeVar("T")
 
@@ -190,11 +190,13 @@ def describe_match(result: "Hit | Moment") -> str:
     return f"{format_probability(result.probability):>5} {result.likelihood}"
 
 
-def explain_nothing(at_least: float, offset: int = 0) -> str:
-    """Return why there are no results, given the least probability and the number of skipped results."""
-    if offset:
-        return f"No results after the first {offset}."
-    return f"No match has a probability of {format_probability(at_least)} or more." if at_least else NO_MATCH
+def explain_nothing(options: "SearchOptions | LocateOptions") -> str:
+    """Return why there are no results with these options."""
+    if options.offset:
+        return f"No results after the first {options.offset}."
+    if options.at_least:
+        return f"No match has a probability of {format_probability(options.at_least)} or more."
+    return NO_MATCH if options.filters == ALL_VIDEOS else "No video matches these filters."
 
 
 def describe_events(events: "Sequence[EventSpan]") -> "list[tuple[EventSpan, str]]":

@@ -33,7 +33,8 @@ def test_overlapping_and_weak_moments_are_shown_on_request(run: Runner, index: P
     for form in ("edl", "fcpxml", "chapters", "csv", "srt", "json"):
         assert len(run.out("locate", "yellow", film, "--format", form)) > 2, "a named video answers"
     (tmp_path / "none").mkdir()
-    assert "Nothing matches." in run.err("locate", "red", "--folder", tmp_path / "none")
+    for verb in ("search", "locate"):
+        assert "No video matches these filters." in run.err(verb, "red", "--folder", tmp_path / "none")
 
 
 @pytest.mark.usefixtures("index")

@@ -60,7 +60,7 @@ def show_kept_command(*, name: NameArgument, index: IndexOption = DEFAULT_INDEX,
     shape.check()
     collection, results = _collect(index, name)
     options = collection.read_options() if collection.finds else LocateOptions()
-    first_rank, nothing = options.offset + 1, explain_nothing(options.at_least, options.offset)
+    first_rank, nothing = options.offset + 1, explain_nothing(options)
     if shape.form == "table" and not collection.finds:
         show_list(collection)
     elif shape.form == "table" and collection.finds == "videos":

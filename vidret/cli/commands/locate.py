@@ -132,7 +132,7 @@ def locate_command(
             raise
         raise MissingVideoError(f"{error}; a query of several words goes in quotes") from error
     if not moments:
-        print_message(explain_nothing(options.at_least, options.offset))
+        print_message(explain_nothing(options))
     print_moments(moments, query, shape, first_rank=options.offset + 1)
     draw_results(moments, query, sheet, first_rank=options.offset + 1)
     if curve is not None and moments:

@@ -139,7 +139,7 @@ def search_command(
             row |= {"old_rank": answer.old_rank, "reason": answer.reason}
         print_json(rows)
     else:
-        nothing = explain_nothing(options.at_least, options.offset)
+        nothing = explain_nothing(options)
         show_hits(hits, explain=explain, judged=judged, first_rank=options.offset + 1, empty=nothing)
     draw_results(hits, heading, sheet, first_rank=options.offset + 1)
 
@@ -218,9 +218,7 @@ def show_moments_by_video(
         copies=options.copies,
     )
     moments = engine.locate_with(query, wanted)
-    show = partial(
-        show_grouped_moments, first_rank=options.offset + 1, empty=explain_nothing(options.at_least, options.offset)
-    )
+    show = partial(show_grouped_moments, first_rank=options.offset + 1, empty=explain_nothing(options))
     print_result(moments, show, as_json=as_json, as_row=lambda found: [*map(video_to_dict, group_by_video(found))])
     draw_results(moments, heading, sheet, first_rank=options.offset + 1)
 
