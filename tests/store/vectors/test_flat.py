@@ -1,5 +1,7 @@
 """Flat indexes and shards: the same results as numpy's exact search, after any additions and removals."""
 
+import os
+import sys
 import threading
 from pathlib import Path
 
@@ -69,6 +71,17 @@ def test_saved_flat_index_can_be_loaded(tmp_path: Path) -> None:
     faiss.write_index(faiss.IndexFlatIP(DIM), str(tmp_path / "other"))
     with pytest.raises(ValueError, match="must be a flat index with ids"):
         again.load(tmp_path / "other", 60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names in UTF-8 only")
+def test_saved_flat_index_can_be_loaded_where_faiss_cannot_open_its_name(tmp_path: Path) -> None:
+    ids, vectors = sample(60)
+    index = Flat(DIM)
+    index.add(ids, vectors)
+    folder = tmp_path / os.fsdecode(b"not \xff utf")
+    again = Flat(DIM)
+    again.load(folder / index.save(folder).name, 60)
+    assert_exact(again, ids, vectors)
 
 
 def test_shard_stores_ids_and_float16_values_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,7 @@ class Flat:
         return write_file(folder, FLAT, total, total * 2 * self.dim, make_writer(self._index))
 
     def load(self, path: Path, total: int) -> None:
-        """Load a saved file.
+        """Map a saved file; nothing can be added to it.
 
         Raises:
             ValueError: The dimension or the number of vectors is wrong, or it is another kind of index.
@@ -184,9 +184,12 @@ class Flat:
             head = file.read(INNER_OFFSET + 4)
             if (head[:4], head[INNER_OFFSET:]) != (b"IxMp", b"IxSQ"):  # other kinds may refer to further files
                 raise ValueError("must be a flat index with ids")
-            file.seek(0)
-            index = self._faiss.read_index(self._faiss.PyCallbackIOReader(file.read))
-        ids = np.unique(np.asarray(self._faiss.vector_to_array(index.id_map), np.int64))
+            try:
+                index = self._faiss.read_index(str(path), self._faiss.IO_FLAG_MMAP_IFC)
+            except (RuntimeError, TypeError):  # it cannot map files here, or opens only names in UTF-8
+                file.seek(0)
+                index = self._faiss.read_index(self._faiss.PyCallbackIOReader(file.read))
+        ids = np.sort(np.asarray(self._faiss.vector_to_array(index.id_map), np.int64))
         codes = self._faiss.downcast_index(index.index)
         is_whole = codes.sq.qtype == self._faiss.ScalarQuantizer.QT_fp16 and codes.code_size == 2 * codes.d
         is_whole &= codes.metric_type == self._faiss.METRIC_INNER_PRODUCT and codes.codes.size() == 2 * self.dim * total
