@@ -889,7 +889,9 @@ def test_hit_opens_at_its_time_and_the_timeline_and_its_moments_seek(look: Look)
     assert before - 1 < found < before + bikes + 1
     wait_until(page, f"document.getElementById('film').currentTime > {found + 0.2}")  # it plays
     expect(page.locator("#curve path.score-line")).to_have_count(1)
-    expect(page.get_by_text("typical score of other queries")).to_be_visible()
+    typical = page.get_by_text("typical score of other queries")
+    expect(typical).to_be_visible()
+    expect(typical, "legible over words that match").not_to_have_css("background-color", "rgba(0, 0, 0, 0)")
     press(page, "Space")
     box = box_of(page.locator("#timeline"))
     page.mouse.click(box["x"] + box["width"] * 0.9, box["y"] + 30)

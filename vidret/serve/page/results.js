@@ -93,7 +93,7 @@ function makeHit(hit, place) {
   return card;
 }
 
-/** Create the list of what shows the same footage, which a click unfolds. */
+/** List what shows the same footage, behind a click. */
 function makeCopies(copies, nearCopies, place) {
   const links = nearCopies.map(({ video, path, time }) => make("li", {}, make("a", { href: writePlace({ ...place, v: video, t: time.toFixed(1) }) }, path)));
   const same = copies.map((path) => make("li", {}, `${path} (same content)`));
