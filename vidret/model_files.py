@@ -217,6 +217,11 @@ def translate(name: str, names: Mapping[str, str]) -> str | None:
     return None if pattern is None else pattern.replace("*", index)
 
 
+def count_layers(names: Iterable[str], prefix: str) -> int:
+    """Return how many layers weights are of, by the part of their names that follows a prefix."""
+    return len({name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)})
+
+
 def rename_weights(
     weights: "Mapping[str, Tensor]",
     names: Mapping[str, str],

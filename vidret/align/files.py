@@ -24,6 +24,7 @@ from vidret.layers import TemporalTransformer
 from vidret.model_files import (
     ALIGNER,
     Part,
+    count_layers,
     load_exactly,
     read_metadata,
     read_part,
@@ -99,7 +100,7 @@ def build_aligner(weights: Weights, names: Mapping[str, str], *, unit_tokens: bo
     num_frames, num_tokens = len(weights["mixing.frames"]), len(weights["mixing.tokens_first"])
     aligner = Aligner(
         temporal=TemporalTransformer(
-            dim, layers=_count_layers(weights, "temporal.blocks."), num_positions=num_positions
+            dim, layers=count_layers(weights, "temporal.blocks."), num_positions=num_positions
         ),
         selector=PatchSelector(ScoreNet(dim), kept=num_tokens // num_frames - 1) if selects else None,
         mixing=Mixing(dim, num_frames=num_frames, num_words=len(weights["mixing.words_first"]), num_tokens=num_tokens),
@@ -178,7 +179,7 @@ def build_concepts(
     positions = weights["temporal.positions"]
     aligner = ConceptAligner(
         temporal=TemporalTransformer(
-            positions.shape[1], layers=_count_layers(weights, "temporal.blocks."), num_positions=len(positions)
+            positions.shape[1], layers=count_layers(weights, "temporal.blocks."), num_positions=len(positions)
         ),
         finder=_build_finder(weights, "finder.", heads),
         word_finder=_build_finder(weights, "word_finder.", heads) if for_words else None,
@@ -194,7 +195,7 @@ def _build_finder(weights: Weights, prefix: str, heads: int) -> ConceptFinder:
     num_concepts, dim = weights[f"{prefix}seeds"].shape
     if heads < 1 or dim % heads:
         raise AlignerError(f"heads must divide {dim}, got {heads}")
-    layers, hidden = _count_layers(weights, f"{prefix}decoder."), len(weights[f"{prefix}decoder.0.linear1.weight"])
+    layers, hidden = count_layers(weights, f"{prefix}decoder."), len(weights[f"{prefix}decoder.0.linear1.weight"])
     return ConceptFinder(dim, num_concepts=num_concepts, layers=layers, heads=heads, hidden=hidden)
 
 
@@ -209,10 +210,6 @@ def _is_trained(weights: Weights) -> bool:
     first, *others = layers.values()
     is_copied = [one.keys() == first.keys() and all(torch.equal(one[key], first[key]) for key in one) for one in others]
     return not others or not all(is_copied)
-
-
-def _count_layers(weights: Weights, prefix: str) -> int:
-    return len({name.removeprefix(prefix).split(".")[0] for name in weights if name.startswith(prefix)})
 
 
 FORMAT = 1

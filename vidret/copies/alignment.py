@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64, Int64
 
 OCTAVE_STEPS = 12
 SPEEDS: Float64[np.ndarray, " speed"] = 2.0 ** (np.arange(-OCTAVE_STEPS, OCTAVE_STEPS + 1) / OCTAVE_STEPS)
-STEP_S = 1.0  # between two frames
+STEP_S = 1.0  # between two frames; footage that ends this close to an end of a video reaches it
 LAG_COST = 0.01  # per second between the expected and the compared time
 SPEED_COST = 0.2  # share of the gain, per octave: in slow scenes many lines score alike, and most copies play normally
 NUM_NEAREST = 3  # film frames of each clip frame that vote for lines

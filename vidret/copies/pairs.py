@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from vidret.copies.alignment import Alignment
+from vidret.copies.alignment import STEP_S, Alignment
 from vidret.copies.candidates import FrameTable, VideoPair, find_video_pairs
 from vidret.copies.checking import NUM_WORKERS, FootageGuess, FootageReader, FootageVerdict, judge_footage
 from vidret.errors import DecodeError
@@ -17,7 +17,6 @@ logger = logging.getLogger(__name__)
 LEAST_SCORE = 0.1  # gain of a line above the level of unrelated frames, per frame of the shorter video
 LEAST_SHARE = 0.5  # of the shorter video, that the shared footage must fill
 LEAST_GUESSED_SHARE = 0.35  # the same, estimated by frame vectors
-STEP_S = 1.0  # between two frames; footage that ends this close to an end of a video reaches it
 STILL_DIFFERENCE_S = 0.2  # between the lengths of copies in which nothing moves
 CHECKED_AT_ONCE = 64
 

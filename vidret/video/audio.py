@@ -21,7 +21,7 @@ _MAX_GAPS_S = 6 * 3600.0  # sum of all gaps of a file; more means broken timesta
 _JOINED, _JITTER_S = 16, 0.01  # most frames resampled in one call, and the tolerance of their times
 _DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}  # of sample formats
 _MIN_MIXED = 0.02  # share of two channels' energy in their mix; less means opposite phase, as of a miswired microphone
-_FORMAT, _FULL_SCALE = "s16", 32768  # not floating point, where a mix of equal channels exceeds 1
+_FORMAT, FULL_SCALE = "s16", 32768  # not floating point, where a mix of equal channels exceeds 1
 
 
 def read_audio(
@@ -93,7 +93,7 @@ class SoundCutter:
         first = start - self._kept_from
         stretch = self._kept[first : first + end - start]
         self._kept, self._kept_from = self._kept[first:], start
-        return np.rint(stretch * _FULL_SCALE).astype(np.int16)
+        return np.rint(stretch * FULL_SCALE).astype(np.int16)
 
 
 def find_sound_end(path: str) -> float:
@@ -211,7 +211,7 @@ def _join(
 
 
 def _scale(pieces: list[Int16[np.ndarray, " _sample"]]) -> Float32[np.ndarray, " sample"]:
-    return np.concatenate(pieces).astype(np.float32) / _FULL_SCALE
+    return np.concatenate(pieces).astype(np.float32) / FULL_SCALE
 
 
 def _place(

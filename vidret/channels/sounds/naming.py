@@ -11,10 +11,9 @@ from jaxtyping import Float32, Float64, Int64
 
 from vidret.encode.families.sound import SoundModel, SoundTagger
 from vidret.types import SoundWindows, TimedText
-from vidret.video.audio import SoundCutter
+from vidret.video.audio import FULL_SCALE, SoundCutter
 
 SILENCE_DBFS = -60.0
-FULL_SCALE = 32768
 _UNRELATED = (
     "silence, background noise, a person speaking, people talking in a crowd, music, a song, footsteps, wind, "
     "rain, waves on a shore, a car passing by, an engine, a train, an aircraft, a siren, a bell, "

@@ -23,7 +23,7 @@ from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import KEPT_POSITIONS, TextShape
 from vidret.encode.clip.vision import VisionShape
 from vidret.errors import EncoderError
-from vidret.model_files import refuse_weights, rename_weights
+from vidret.model_files import count_layers, refuse_weights, rename_weights
 from vidret.types import Sampling
 
 logger = logging.getLogger(__name__)
@@ -227,7 +227,7 @@ def measure_card(weights: Weights, *, method: str, heads: Heads | None) -> Card:
         image_size=side * patch,
         patch=patch,
         width=width,
-        layers=_depth(weights, "vision.blocks."),
+        layers=count_layers(weights, "vision.blocks."),
         heads=heads[0] if heads else max(1, width // 64),
         dim=weights["vision.proj"].shape[1],
         quick_gelu=True,
@@ -237,7 +237,7 @@ def measure_card(weights: Weights, *, method: str, heads: Heads | None) -> Card:
         context=len(weights["text.positions"]),
         vocabulary=vocabulary,
         width=text_width,
-        layers=_depth(weights, "text.blocks."),
+        layers=count_layers(weights, "text.blocks."),
         heads=heads[1] if heads else max(1, text_width // 64),
         dim=weights["text.proj"].shape[1],
         quick_gelu=True,
@@ -330,7 +330,3 @@ def pack_attention(weights: Weights) -> Weights:
             if all(part in packed for part in parts):
                 packed[name.replace("q_proj", "qkv")] = torch.cat([packed.pop(part) for part in parts])
     return packed
-
-
-def _depth(weights: Weights, prefix: str) -> int:
-    return len({name.removeprefix(prefix).split(".")[0] for name in weights if name.startswith(prefix)})
