@@ -48,6 +48,11 @@ def test_info_in_text_and_json(run: Runner, index: Path) -> None:
     assert "videos 2, 2 complete; 0:09.0 in total" in show(run)
     assert "bad.mp4" in run.out("info", "--failed")
     assert [Path(row["path"]).name for row in run.json("info", "--failed")] == ["bad.mp4"]
+    with Store.open(index, write=True) as store:
+        torn = store.videos.find()[0]
+        store.writer.finish_video(torn.id, salvaged="the end is torn")
+    assert run.json("info", "--failed")[1] == {"path": torn.paths[0], "reason": "the end is torn"}
+    assert "the end is torn" in run.out("info", "--failed")
     for rule, words in ((FIXED_GRID, "cut at fixed lengths"), (FOLLOW_SHOTS, "cut where shots change")):
         with Store.open(index, write=True) as store:
             store.metadata.set(SEGMENTS, rule)

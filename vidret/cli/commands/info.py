@@ -36,7 +36,9 @@ def info_command(
     ),
     index: Annotated[Path, index_option(WHAT)] = DEFAULT_INDEX,
     failed: bool = option(
-        "List the files that failed, and those whose words could not be read, with reasons.", WHAT, default=False
+        "List the files that failed or were read in part, and those whose words could not be read, with reasons.",
+        WHAT,
+        default=False,
     ),
     check: bool = option("Verify every stored byte against its checksum.", WHAT, default=False),
     repair: bool = option(
@@ -131,17 +133,19 @@ def print_facts(
 
 
 def print_failed(store: "Store", *, as_json: bool) -> None:
-    """Print the files that failed, with reasons, and the files whose words could not be read."""
+    """Print the files that failed or were read in part, and those whose words could not be read, with reasons."""
     from vidret.store.texts.upkeep import list_notes
     from vidret.video.audio import NO_TRACK
 
-    failed, notes = store.files.find(state="failed"), list_notes(store)
+    failed = [(record.path, record.reason) for record in store.files.find(state="failed")]
+    failed += [(video.paths[0], video.salvaged) for video in store.videos.find() if video.salvaged]
+    notes = list_notes(store)
     if as_json:
-        rows = [{"path": show_path(record.path), "reason": record.reason} for record in failed]
+        rows = [{"path": show_path(path), "reason": reason} for path, reason in failed]
         rows += [{"path": show_path(note.path), "source": note.source, "reason": note.reason} for note in notes]
         print_json(rows)
         return
-    lines = [("video", record.reason, display_path(record.path)) for record in failed]
+    lines = [("video", reason, display_path(path)) for path, reason in failed]
     lines += [(note.source, note.reason, display_path(note.path)) for note in notes if note.reason != NO_TRACK]
     show_table(("source", "reason", "file"), lines, "No files failed.")
     if mute := {note.path for note in notes if note.reason == NO_TRACK}:
