@@ -56,3 +56,10 @@ def test_shares_are_those_of_one_language() -> None:
     assert len(set(vocabulary)) == len(vocabulary)
     assert 0.8 < sum(vocabulary) < 1.2
     assert min(vocabulary) > RARE_SHARE
+
+
+def test_spellings_and_forms_of_a_word_are_used_alike_and_other_words_are_not() -> None:
+    model = load_sentence_encoder()
+    for one, other in [("colour", "color"), ("theatre", "theater"), ("woman", "women"), ("realise", "realize")]:
+        assert model.compare_words([one], [other]) > 0.5 > 0.3 > model.compare_words([one, "exist"], ["exit", "horse"])
+    assert model.compare_words(["qwxyz"], ["exit"]) == model.compare_words([], ["exit"]) == 1

@@ -9,8 +9,10 @@ import hashlib
 import json
 import logging
 import mmap
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -166,6 +168,18 @@ class SentenceEncoder:
             states = self._norm(states + self._apply(inner, f"{layer}.output.dense"), f"{layer}.output")
         return states
 
+    def compare_words(self, words: Sequence[str], others: Sequence[str]) -> float:
+        """Return the highest cosine between the input vectors of two groups of words; 1 unless both have known words.
+
+        Inflections and spellings of one word are close, other words of similar spelling are not.
+        """
+        ids = [[self.tokenizer.token_to_id(word) for word in group] for group in (words, others)]
+        first, second = (
+            scale_to_unit(self._weights["embeddings.word_embeddings.weight"][[i for i in group if i is not None]])
+            for group in ids
+        )
+        return float(np.max(first @ second.T)) if first.size and second.size else 1.0
+
     def _attend(self, states: Array, bias: Array, layer: str) -> Array:
         """Return the output of a layer's attention; ``bias`` is -inf for padding."""
         query, key, value = (
@@ -285,6 +299,22 @@ def _load_ranks() -> dict[str, int]:
     lines = locate_weights(SENTENCES).with_name("vocab.txt").read_text("utf-8").splitlines()
     words = [word for word in lines if len(word) > 1 and word.isalpha()]
     return {word: rank for rank, word in enumerate(words, start=1)}
+
+
+def list_words(prefix: str) -> list[str]:
+    """Return the English words of the vocabulary that begin with a prefix.
+
+    >>> list_words("zebr")
+    ['zebra']
+    """
+    words = _sort_words()
+    start = bisect_left(words, prefix)
+    return list(takewhile(lambda word: word.startswith(prefix), islice(words, start, None)))
+
+
+@lru_cache(maxsize=1)
+def _sort_words() -> list[str]:
+    return sorted(_load_ranks())
 
 
 def find_word_share(word: str) -> float:

@@ -112,6 +112,12 @@ def test_other_and_misspelt_words_count_in_part(matcher: TextMatcher) -> None:
     assert by_text[SAID[1]] > 0.5 > by_text[SAID[3]] > 0, "rare words weigh more than frequent ones"
 
 
+@pytest.mark.parametrize(("word", "misspelt"), [("strokes", "strikke"), ("greed", "greeen"), ("ratio", "raddio")])
+def test_another_english_word_is_no_misspelt_one(matcher: TextMatcher, word: str, misspelt: str) -> None:
+    assert all(match.cover == 0 for match in find(matcher, word))
+    assert best(matcher, misspelt).cover > 0
+
+
 def test_words_may_be_joined(matcher: TextMatcher) -> None:
     for query in ("filename", "file name"):
         assert {match.text for match in find(matcher, query) if match.cover >= 1} == {SAID[0], SAID[2]}

@@ -8,7 +8,7 @@ its share of the information of all words of the clause.
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
 import numpy as np
@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from vidret.channels.base import Clause
 from vidret.channels.registry import HINT_NEEDED
-from vidret.encode.sentences import RARE_SHARE, find_word_share
+from vidret.encode.sentences import RARE_SHARE, find_word_share, list_words, load_sentence_encoder
 from vidret.store.snapshots.snapshot import Selection, find_rows
 from vidret.store.texts.index import Term
 from vidret.store.texts.phonemes import align_phonemes, locate_phonemes, pronounce
@@ -32,6 +32,7 @@ LIKE = 0.0  # likeness, in nats, above which words are shown as misheard
 COMMON = 0.01  # share of the texts, above which a word selects no candidates
 MIN_COMMON = 500  # texts
 FUZZY_WEIGHT = 0.9
+SAME_WORD = 0.3  # cosine above which two English words of similar spelling are taken for one, as "color" and "colour"
 ENGLISH_TEXTS = 300  # weight of English in the rarity of a word, in texts of the index
 TYPICAL_WORDS = 6  # of a text
 _WORD = re.compile(r"\w+")
@@ -104,8 +105,8 @@ class TextMatcher:
             unasked: The allowed texts that a clause without a hint at the others may match by meaning; None for all.
         """
         nearest = self._search(clauses, vectors, allowed, unasked)
-        index, found = self._store.index, []
-        terms = [index.terms(clause.content, STOP_STEMS) for clause in clauses]
+        found = list[np.ndarray]()
+        terms = [self._find_terms(clause.content) for clause in clauses]
         said = [pronounce_clause(clause) for clause in clauses]
         for clause, clause_terms, clause_said, clause_nearest, clause_num_texts in zip(
             clauses, terms, said, nearest, num_texts, strict=True
@@ -152,7 +153,7 @@ class TextMatcher:
         tracks = [track for track in self._store.tracks(fingerprint) if track.num_texts]
         ids = np.array([row for track in tracks for row in self._store.store.segments.ids_of_video(track.id)], np.int64)
         found = [ids if clause.phrases or clause.content else ids[:0] for clause in clauses]
-        terms = [self._store.index.terms(clause.content, STOP_STEMS) for clause in clauses]
+        terms = [self._find_terms(clause.content) for clause in clauses]
         said = [pronounce_clause(clause) for clause in clauses]
         return self._score(clauses, vectors, typical, num_texts, terms, said, found)
 
@@ -172,6 +173,26 @@ class TextMatcher:
     def holds(self, term: str) -> set[str]:
         """Return the fingerprints of contents with a text that contains a term: a word, or several in this order."""
         return self._store.find_contents(self._store.index.find_tracks(term))
+
+    def _find_terms(self, text: str) -> list[Term]:
+        """Return the words of a text as terms of the index, similar to which are no other English words.
+
+        A text with "bench" is no evidence for "beach", whereas "beech", "beachs" and "baech" may be misspelt.
+        """
+        return [
+            replace(term, similar={stem: term.similar[stem] for stem in term.similar if self._is_same(term.stem, stem)})
+            for term in self._store.index.terms(text, STOP_STEMS)
+        ]
+
+    def _is_same(self, stem: str, other: str) -> bool:
+        """Return whether two stems may be of one word: one of no English word, or of words that are used alike."""
+        words, others = self._list_forms(stem), self._list_forms(other)
+        return not (words and others) or load_sentence_encoder().compare_words(words, others) > SAME_WORD
+
+    def _list_forms(self, stem: str) -> list[str]:
+        """Return the English words with a stem."""
+        words = list_words(stem[:-1])  # the last letter of a stem may differ: "happi", "happy"
+        return [word for word, stems in zip(words, self._store.index.stems(words), strict=True) if stems == [stem]]
 
     def _find_phrases(self, phrases: Sequence[str], allowed: Selection | None = None) -> np.ndarray:
         ids = [self._store.find_phrase(phrase, PHRASES, allowed) for phrase in phrases]
