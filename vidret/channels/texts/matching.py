@@ -177,7 +177,7 @@ class TextMatcher:
     def _find_terms(self, text: str) -> list[Term]:
         """Return the words of a text as terms of the index, similar to which are no other English words.
 
-        A text with "bench" is no evidence for "beach", whereas "beech", "beachs" and "baech" may be misspelt.
+        A text with "bench" is no evidence for "beach", whereas "beachs" and "baech" may be misspelt.
         """
         return [
             replace(term, similar={stem: term.similar[stem] for stem in term.similar if self._is_same(term.stem, stem)})
@@ -191,7 +191,7 @@ class TextMatcher:
 
     def _list_forms(self, stem: str) -> list[str]:
         """Return the English words with a stem."""
-        words = list_words(stem[:-1])  # the last letter of a stem may differ: "happi", "happy"
+        words = list_words(stem.removesuffix("i"))  # as of "happi", the stem of "happy"
         return [word for word, stems in zip(words, self._store.index.stems(words), strict=True) if stems == [stem]]
 
     def _find_phrases(self, phrases: Sequence[str], allowed: Selection | None = None) -> np.ndarray:
