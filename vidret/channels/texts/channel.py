@@ -43,15 +43,15 @@ WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.2, 1.8, 4.5
 # are 2.6 and 0.47 a nat (tools/build_phonemes.py); about one phrase in fifteen has such words.
 SOUND_OFFSET, SOUND_SLOPE = -0.1, 0.47
 # Meaning: nats for cosines above the level of the clause; texts that resemble every sentence are lowered.
-MEANING_OFFSET, MEANING_SLOPE, HUBNESS = -4.5, 30.0, 0.35
+MEANING_OFFSET, MEANING_SLOPE, HUBNESS = -3.0, 30.0, 0.35
 # Mean and deviation of this closeness between different typical sentences, with the bundled model used for the fit.
 MEAN_CLOSENESS, CLOSENESS_SPREAD = -0.0283, 0.0895
 MATCHES_HINT, MATCHES_REPORT = 1.4, 0.8  # added to a kind that a clause hints at, and more if it reports speech
-NAMES = 5.0  # subtracted from the meaning of names of sounds, which resemble one another
+NAMES = 6.5  # subtracted from the meaning of names of sounds, which resemble one another
 NAMED = 10.0  # least evidence of the name of a sound that a clause asks for, however common it is
 # Subtracted for a single word without a hint or quotes, by meaning and by words, since it mostly names a visible thing;
 # n words lose 1/n of it. If only texts are searched, those with the word lose nothing.
-SHORT_MEANING, SHORT_WORDS = 5.0, 3.0
+SHORT_MEANING, SHORT_WORDS = 6.5, 3.0
 EPSILON = 1e-9  # of a cover, which is a quotient of sums
 # The background: the level of unrelated texts.
 PRIOR_TEXTS = 30  # weight of typical sentences in a level, in texts of the index
