@@ -46,6 +46,13 @@ def test_phonemes_of_spoken_texts_are_read(index: TextIndex) -> None:
     assert read == {text_id(1, 1): pronounce([TEXTS[text_id(1, 1)]])[0]}
 
 
+@pytest.mark.parametrize("value", ["NULL", "'A' || char(10)"])
+def test_a_text_with_damaged_phonemes_leaves_the_others_theirs(index: TextIndex, value: str) -> None:
+    index._database.run(f"UPDATE spoken_content SET c1 = {value} WHERE id = {text_id(1, 0)}")
+    assert index.spoken.read(np.array([text_id(1, 0)])) == {}
+    assert index.spoken.read(np.array(list(TEXTS))).keys() == TEXTS.keys() - {UNSPOKEN, text_id(1, 0)}
+
+
 def test_removed_and_replaced_texts_are_not_found(index: TextIndex) -> None:
     index.remove([text_id(1, 0)])
     index.remove_track(2)
@@ -61,6 +68,13 @@ def test_runs_that_many_texts_have_are_joined(index: TextIndex, monkeypatch: pyt
     monkeypatch.setattr(spoken, "MAX_LISTED", 30)
     assert search(index, "Kubernetes") == [text_id(2, 0)]
     assert search(index, "Cooper saw") == []
+
+
+def test_runs_that_few_allowed_texts_have_are_not_joined(index: TextIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {text_id(3, number): "Cooper saw that" for number in range(40)}
+    index.add({**many, text_id(4, 0): "Cooper saw this"}.items(), [*many, text_id(4, 0)])
+    monkeypatch.setattr(spoken, "MAX_LISTED", 30)
+    assert search(index, "Cooper saw", bytes([0, 0, 0, 0, 1])) == [text_id(4, 0)]
 
 
 def test_text_index_of_another_format_is_built_anew_by_a_writer(tmp_path: Path) -> None:

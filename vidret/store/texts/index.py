@@ -19,7 +19,7 @@ from jaxtyping import Int64
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR, Database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
-from vidret.store.texts.postings import MAX_TEXTS, keep_allowed, read_ids, read_varints, text_id
+from vidret.store.texts.postings import IS_ALLOWED, MAX_TEXTS, keep_allowed, read_ids, read_varints, text_id
 from vidret.store.texts.spoken import SpokenIndex
 from vidret.store.texts.stems import TOKENIZER, Stemmer, vary_spelling
 
@@ -338,10 +338,8 @@ class TextIndex:
         return " OR ".join(_quote(" ".join(stems)) for stems in self.stems(vary_spelling(phrase)) if stems)
 
     def _match(self, expression: str, k: int, allowed: bytes | None) -> Int64[np.ndarray, " id"]:
-        condition = "" if allowed is None else f"AND substr(?3, rowid / {MAX_TEXTS} + 1, 1) = x'01'"
-        rows = f"SELECT rowid FROM texts WHERE texts MATCH ?1 {condition} ORDER BY rank LIMIT ?2"
-        values = (expression, int(k)) if allowed is None else (expression, int(k), allowed)
-        return read_ids(self._database.value(f"SELECT group_concat(rowid) FROM ({rows})", *values))
+        rows = f"SELECT rowid FROM texts WHERE texts MATCH ?1 AND {IS_ALLOWED} ORDER BY rank LIMIT ?2"
+        return read_ids(self._database.value(f"SELECT group_concat(rowid) FROM ({rows})", expression, int(k), allowed))
 
 
 def _quote(text: str) -> str:

@@ -4,6 +4,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 MAX_TEXTS = 1 << 24  # of one track
+# SQL of ``keep_allowed``, with its bytes as ?3: whether a text may be returned.
+IS_ALLOWED = f"(?3 IS NULL OR substr(?3, rowid / {MAX_TEXTS} + 1, 1) = x'01')"
 
 
 def text_id(track_id: int, number: int) -> int:

@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.texts.phonemes import NUM_GROUPS, make_skeleton, pronounce
-from vidret.store.texts.postings import keep_allowed, read_ids
+from vidret.store.texts.postings import IS_ALLOWED, read_ids
 
 FIRST_PAIR = 0xC0  # the first character of a pair: none is a quote
 MAX_LISTED = 2000  # texts with one run of consonants
@@ -50,35 +50,37 @@ class SpokenIndex:
 
     def read(self, ids: Int64[np.ndarray, " id"]) -> dict[int, str]:
         """Return the phonemes of those texts that are spoken."""
-        sql = f"SELECT group_concat(id), group_concat(c1, char(10)) FROM spoken_content WHERE id IN {IN_IDS}"
+        is_intact = "typeof(c1) = 'text' AND instr(c1, char(10)) = 0"
+        columns = "group_concat(id), group_concat(c1, char(10))"
+        sql = f"SELECT {columns} FROM spoken_content WHERE id IN {IN_IDS} AND {is_intact}"
         keys, phonemes = self._database.rows(sql, ids_to_json(ids))[0]
-        text_ids, lines = read_ids(keys).tolist(), (phonemes or "").split("\n")
-        return dict(zip(text_ids, lines, strict=True)) if len(text_ids) == len(lines) else {}
+        return dict(zip(read_ids(keys).tolist(), (phonemes or "").split("\n"), strict=False))  # "" where there is none
 
     def search(self, phonemes: str, k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
         """Return the ids of the ``k`` texts that share the most, and the rarest, runs of consonants with phonemes.
 
-        Where more than ``MAX_LISTED`` texts have a run, it is joined with the next ones.
+        Where more than ``MAX_LISTED`` allowed texts have a run, it is joined with the next ones.
         """
         pairs = pair_consonants(phonemes)
         runs = [f'"{pairs[place : place + 3]}"' for place in range(len(pairs) - 2)]
         lists, size = [np.zeros(0, np.int64)], 1
         for place in range(len(runs)):
-            listed, size = self._list_texts(runs[place : place + MAX_JOINED], size)
+            listed, size = self._list_texts(runs[place : place + MAX_JOINED], size, allowed)
             lists.append(listed)
         ids, rows = np.unique(np.concatenate(lists), return_inverse=True)
         weights = [np.full(len(listed), 1.0 / (1.0 + math.log1p(len(listed)))) for listed in lists]
         scores = np.bincount(rows, np.concatenate(weights), len(ids))
-        kept = keep_allowed(ids, allowed)
-        ids, scores = ids[kept], scores[kept]
         ranked: Int64[np.ndarray, " id"] = ids[np.lexsort((ids, -scores))[:k]]
         return ranked
 
-    def _list_texts(self, runs: Sequence[str], size: int) -> tuple[Int64[np.ndarray, " id"], int]:
+    def _list_texts(
+        self, runs: Sequence[str], size: int, allowed: bytes | None
+    ) -> tuple[Int64[np.ndarray, " id"], int]:
         """Return the texts with the first runs, at least ``size - 1``, and their number; none if all have many."""
-        sql = "SELECT group_concat(rowid) FROM (SELECT rowid FROM spoken WHERE spoken MATCH ? LIMIT ?)"
+        rows = f"SELECT rowid FROM spoken WHERE spoken MATCH ?1 AND {IS_ALLOWED} LIMIT ?2"
         for joined in range(max(size - 1, 1), len(runs) + 1):
-            listed = read_ids(self._database.value(sql, " AND ".join(runs[:joined]), MAX_LISTED + 1))
+            values = " AND ".join(runs[:joined]), MAX_LISTED + 1, allowed
+            listed = read_ids(self._database.value(f"SELECT group_concat(rowid) FROM ({rows})", *values))
             if len(listed) <= MAX_LISTED:
                 return listed, joined
         return np.zeros(0, np.int64), size
