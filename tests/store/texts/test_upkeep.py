@@ -221,6 +221,15 @@ def test_a_damaged_full_text_index_is_rebuilt(index: Path, caplog: pytest.LogCap
     assert search_words(index, "pears") == ["two green pears"]
 
 
+@pytest.mark.parametrize("change", ["c1 = 'A' || c1", "c1 = NULL", "c2 = c2 + 1"])
+def test_damaged_phonemes_are_found(index: Path, change: str) -> None:
+    with TextStore.open(index, write=True) as texts:
+        texts.index._database.run(f"UPDATE spoken_content SET {change} WHERE id = (SELECT min(id) FROM spoken_content)")
+    (reason,) = find_damaged_texts(index, repair=True)
+    assert reason.startswith(f"{index / 'words' / 'texts.sqlite'}: ")
+    assert find_damaged_texts(index, repair=False) == []
+
+
 def test_texts_that_the_full_text_index_lacks_are_found(index: Path) -> None:
     with TextStore.open(index, write=True) as texts:
         texts.index.remove(texts.index.ids()[:1].tolist())

@@ -79,7 +79,7 @@ def mask_letters(term: str) -> int:
     return mask
 
 
-FORMAT = 2
+FORMAT = 3
 _WORD = re.compile(r"\w+")
 VOCABULARY = ("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts, row)",)
 MAX_TERMS = 32  # of one query
@@ -165,17 +165,17 @@ class TextIndex:
 
     def remove(self, ids: Iterable[int]) -> None:
         """Remove texts by id; unknown ids are ignored."""
-        rows = [(int(text_id),) for text_id in ids]
-        with self._database.transaction():
-            for table in ("texts", "spoken"):
-                self._database.run_many(f"DELETE FROM {table} WHERE rowid = ?", rows)
+        self._remove([(int(text_id), int(text_id) + 1) for text_id in ids])
 
     def remove_track(self, track_id: int) -> None:
         """Remove the texts of a track."""
-        ends = text_id(track_id, 0), text_id(track_id + 1, 0)
+        self._remove([(text_id(track_id, 0), text_id(track_id + 1, 0))])
+
+    def _remove(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Remove the texts whose ids are in some ranges, which exclude their ends."""
         with self._database.transaction():
-            for table in ("texts", "spoken"):
-                self._database.run(f"DELETE FROM {table} WHERE rowid >= ? AND rowid < ?", *ends)
+            self._database.run_many("DELETE FROM texts WHERE rowid >= ? AND rowid < ?", ranges)
+            self.spoken.remove(ranges)
 
     def find_damage(self) -> str:
         """Verify the whole index; return the damage, '' if there is none. The check runs on a copy."""
@@ -183,8 +183,8 @@ class TextIndex:
             try:
                 self._database.replace(copy)
                 bad = [message for (message,) in copy.rows("PRAGMA integrity_check") if message != "ok"]
-                for table in ("texts", "spoken"):
-                    copy.run(f"INSERT INTO {table} ({table}) VALUES ('integrity-check')")
+                copy.run("INSERT INTO texts (texts) VALUES ('integrity-check')")
+                bad += SpokenIndex(copy).find_damage()
             except StoreError as error:
                 bad = [str(error).partition(": ")[2].removesuffix(f"; {REPAIR}")]
         return f"{self._path}: {bad[0]}" if bad else ""

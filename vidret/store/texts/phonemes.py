@@ -24,13 +24,11 @@ from vidret.store.texts.stems import spell_numbers
 WEIGHTS = Path(__file__).with_name("phonemes.safetensors")
 PHONEMES = "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
 SYMBOLS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklm"  # one for each, to store them as text
-# The consonants that may be heard for each other, as one letter each; vowels, H and Y are not in a skeleton.
-CONSONANTS = "P B, T D TH DH, K G, F V, S Z, CH JH SH ZH, M, N NG, L, R ER, W"
-NUM_GROUPS = len(CONSONANTS.split(","))
 NUM_LETTERS = 27  # a to z, and the space around a word
 MARGIN = 5  # letters on each side that a phoneme may depend on
 MAX_LETTERS = 40  # of a word; the rest is not pronounced
 BATCH = 256  # words pronounced at once, at most 130 kB each
+ALIGNED = 64  # texts aligned at once
 _MAX_KNOWN_WORDS = 100_000
 _WORD = re.compile(r"[a-z]+")
 _PADDING = len(SYMBOLS)
@@ -69,22 +67,6 @@ _known_words: dict[str, str] = {}
 def _fold(text: str) -> str:
     folded = text.lower().replace("'", "").replace("\u2019", "")
     return folded if folded.isascii() else unicodedata.normalize("NFKD", folded)
-
-
-def make_skeleton(phonemes: str) -> str:
-    """Return the groups of the consonants in some phonemes; misheard words often keep them.
-
-    >>> make_skeleton(pronounce(["Kubernetes"])[0]) == make_skeleton(pronounce(["Cooper Netties"])[0]) == "CAJHBE"
-    True
-    """
-    return phonemes.translate(_GROUPS)
-
-
-_GROUPS = str.maketrans(dict.fromkeys(SYMBOLS, "")) | {
-    ord(SYMBOLS[PHONEMES.split().index(name)]): chr(ord("A") + number)
-    for number, group in enumerate(CONSONANTS.split(", "))
-    for name in group.split()
-}
 
 
 def encode_letters(words: Sequence[str]) -> Float32[np.ndarray, "word place 27"]:
@@ -139,10 +121,11 @@ def align_phonemes(said: str, heard: Sequence[str]) -> Float64[np.ndarray, " tex
     without phonemes has minus infinity.
     """
     evidence = np.full(len(heard), -np.inf)
-    filled = np.array([bool(text) for text in heard], bool)
-    if said and filled.any():
-        texts = [text for text in heard if text]
-        evidence[filled] = _align(said, texts).max(axis=1) - np.log([len(text) for text in texts])
+    rows = sorted((row for row in range(len(heard)) if said and heard[row]), key=lambda row: len(heard[row]))
+    for first in range(0, len(rows), ALIGNED):  # by length, since texts aligned at once are padded to the longest
+        some = rows[first : first + ALIGNED]
+        texts = [heard[row] for row in some]
+        evidence[some] = _align(said, texts).max(axis=1) - np.log([len(text) for text in texts])
     return evidence
 
 

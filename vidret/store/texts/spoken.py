@@ -12,18 +12,29 @@ from jaxtyping import Int64
 
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
-from vidret.store.texts.phonemes import NUM_GROUPS, make_skeleton, pronounce
+from vidret.store.texts.phonemes import PHONEMES, SYMBOLS, pronounce
 from vidret.store.texts.postings import IS_ALLOWED, read_ids
 
+# Consonants that may be heard for each other; misheard words often keep them. Vowels, H and Y are left out.
+CONSONANTS = "P B", "T D TH DH", "K G", "F V", "S Z", "CH JH SH ZH", "M", "N NG", "L", "R ER", "W"
 FIRST_PAIR = 0xC0  # the first character of a pair: none is a quote
 MAX_LISTED = 2000  # texts with one run of consonants
 MAX_JOINED = 3  # runs, each a consonant after the one before
 
 
+_SYMBOLS = dict(zip(PHONEMES.split(), SYMBOLS, strict=True))
+_GROUPS = {_SYMBOLS[name]: number for number, names in enumerate(CONSONANTS) for name in names.split()}
+
+
 def pair_consonants(phonemes: str) -> str:
-    """Return each two adjacent consonants of a skeleton as one character, so that a trigram is of four consonants."""
-    places = [ord(group) - ord("A") for group in make_skeleton(phonemes)]
-    return "".join(chr(FIRST_PAIR + NUM_GROUPS * first + second) for first, second in pairwise(places))
+    """Return each two adjacent consonants of some phonemes as one character, so that a trigram is of four consonants.
+
+    >>> said, heard = pronounce(["Kubernetes", "Cooper Netties"])
+    >>> len(pair_consonants(said)), pair_consonants(said) == pair_consonants(heard)
+    (5, True)
+    """
+    groups = [_GROUPS[symbol] for symbol in phonemes if symbol in _GROUPS]
+    return "".join(chr(FIRST_PAIR + len(CONSONANTS) * first + second) for first, second in pairwise(groups))
 
 
 class SpokenIndex:
@@ -34,10 +45,11 @@ class SpokenIndex:
         self._database = database
 
     def create(self) -> None:
-        """Create the table anew."""
+        """Create the table anew; the checksums are of what the full-text index does not verify itself."""
+        columns = "pairs, phonemes UNINDEXED, checksum UNINDEXED"
         tokenizer = "tokenize = 'trigram case_sensitive 1', detail = none, columnsize = 0"
         self._database.run("DROP TABLE IF EXISTS spoken")
-        self._database.run(f"CREATE VIRTUAL TABLE spoken USING fts5(pairs, phonemes UNINDEXED, {tokenizer})")
+        self._database.run(f"CREATE VIRTUAL TABLE spoken USING fts5({columns}, {tokenizer})")
 
     def add(self, texts: Sequence[tuple[int, str]]) -> None:
         """Add English texts by id; existing ones are replaced."""
@@ -46,7 +58,24 @@ class SpokenIndex:
             (int(text_id), pair_consonants(text_phonemes), text_phonemes)
             for (text_id, _), text_phonemes in zip(texts, phonemes, strict=True)
         ]
-        self._database.run_many("INSERT OR REPLACE INTO spoken (rowid, pairs, phonemes) VALUES (?, ?, ?)", rows)
+        checksum = "crc('q', ?1, CAST(?3 AS BLOB))"
+        sql = f"INSERT OR REPLACE INTO spoken (rowid, pairs, phonemes, checksum) VALUES (?1, ?2, ?3, {checksum})"
+        self._database.run_many(sql, rows)
+
+    def remove(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Remove the texts whose ids are in some ranges, which exclude their ends."""
+        self._database.run_many("DELETE FROM spoken WHERE rowid >= ? AND rowid < ?", ranges)
+
+    def find_damage(self) -> list[str]:
+        """Verify the whole table, by writing; return the damage.
+
+        Raises:
+            StoreError: The full-text index does not match its rows.
+        """
+        self._database.run("INSERT INTO spoken (spoken) VALUES ('integrity-check')")
+        sql = "SELECT count(*) FROM spoken_content WHERE crc('q', id, CAST(c1 AS BLOB)) IS NOT c2"
+        num_damaged = self._database.value(sql)
+        return [f"the phonemes of {num_damaged} texts are damaged"] if num_damaged else []
 
     def read(self, ids: Int64[np.ndarray, " id"]) -> dict[int, str]:
         """Return the phonemes of those texts that are spoken."""

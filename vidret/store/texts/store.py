@@ -249,6 +249,10 @@ class TextStore:
         """Return the segments of up to ``k`` texts that contain these words next to one another, in this order."""
         return self.find_segments(self.index.find_phrase(phrase, k, self._flag(within or self.store.select())))
 
+    def search_spoken(self, phonemes: str, k: int, within: Selection | None = None) -> Ids:
+        """Return the segments of the ``k`` spoken texts, of all or a selection, that share the most with phonemes."""
+        return self.find_segments(self.index.spoken.search(phonemes, k, self._flag(within or self.store.select())))
+
     def _flag(self, within: Selection, among: Sequence[int] | None = None) -> bytes | None:
         """Return a byte per id of a track, 1 for those of a selection, ``among`` some; None for all."""
 
@@ -262,10 +266,6 @@ class TextStore:
         if among is not None:
             return flag()
         return remember(self._flags, within, flag, MAX_FLAGGED) if within.narrow else None
-
-    def search_spoken(self, phonemes: str, k: int, within: Selection | None = None) -> Ids:
-        """Return the segments of the ``k`` spoken texts, of all or a selection, that share the most with phonemes."""
-        return self.find_segments(self.index.spoken.search(phonemes, k, self._flag(within or self.store.select())))
 
     def find_segments(self, text_ids: Sequence[int] | Ids) -> Ids:
         """Return the segments of texts that the full-text index found, in the same order.
