@@ -72,6 +72,12 @@ def test_a_sharp_s_is_two(index: TextIndex, word: str) -> None:
     assert set(index.search([term.stem, *term.similar], 5).tolist()) == {9, 10}
 
 
+def test_each_word_of_a_phrase_has_its_own_spelling(index: TextIndex) -> None:
+    index.add([(9, "eine große Klasse"), (10, "press one, then 2")])
+    assert index.find_phrase("grosse Klasse", 5).tolist() == [9]
+    assert index.find_phrase("1 then two", 5).tolist() == [10]
+
+
 def test_stems_are_not_stemmed_again(index: TextIndex) -> None:
     """The stem of "decis" would be "deci"."""
     index.add([(9, "Important decisions, conclusions agreed")])

@@ -20,7 +20,7 @@ from vidret.encode.sentences import RARE_SHARE, find_word_share, list_words, loa
 from vidret.store.snapshots.snapshot import Selection, find_rows
 from vidret.store.texts.index import Term
 from vidret.store.texts.phonemes import align_phonemes, locate_phonemes, pronounce
-from vidret.store.texts.stems import vary_spelling
+from vidret.store.texts.stems import vary_numbers
 from vidret.store.texts.store import FoundText, TextStore
 from vidret.types import Vector
 
@@ -243,7 +243,7 @@ class TextMatcher:
     ) -> list[tuple[float, frozenset[str], int]]:
         """Return the information, the stems and the neighbours that texts, given as stems, share with a clause."""
         stem, phrases = self._store.index.stems, self._stem_phrases(clause)
-        variants = [list(dict.fromkeys(stems)) for stems in stem(vary_spelling(clause.content))]
+        variants = [list(dict.fromkeys(stems)) for stems in stem(vary_numbers(clause.content))]
         # Stemming is slow, so only pairs with the beginning of a term are joined.
         beginnings = {term.stem[:length] for term in terms for length in range(1, len(term.stem))}
         some = (stems for stems in texts if not beginnings.isdisjoint(stems))
@@ -272,7 +272,7 @@ class TextMatcher:
         return shared
 
     def _stem_phrases(self, clause: Clause) -> list[list[str]]:
-        return self._store.index.stems([variant for phrase in clause.phrases for variant in vary_spelling(phrase)])
+        return self._store.index.stems([variant for phrase in clause.phrases for variant in vary_numbers(phrase)])
 
     def _find_shares(self, text: str) -> dict[str, float]:
         """Return the frequency of each stem of a text in English, by the most frequent of its words."""

@@ -21,7 +21,7 @@ from vidret.store.catalog.database import REPAIR, Database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.texts.postings import IS_ALLOWED, MAX_TEXTS, keep_allowed, read_ids, read_varints, text_id
 from vidret.store.texts.spoken import SpokenIndex
-from vidret.store.texts.stems import TOKENIZER, Stemmer, vary_spelling
+from vidret.store.texts.stems import TOKENIZER, Stemmer, vary_numbers
 
 MIN_FUZZY_LETTERS = 5
 NUM_LETTERS = 61  # that masks distinguish
@@ -230,7 +230,7 @@ class TextIndex:
         Words with ``silent`` stems are not counted next to others, and have 0 texts: counting a stop word takes 25 ns
         for each text that contains it, and most may.
         """
-        variants = self.stems(vary_spelling(text))
+        variants = self.stems(vary_numbers(text))
         stems = list(dict.fromkeys(variants[0]))[:MAX_TERMS]
         words = _WORD.findall(text.lower())
         split = zip(words, self.stems(words), strict=True)
@@ -334,8 +334,8 @@ class TextIndex:
         return np.array(sorted(row[0] for row in rows), np.int64)
 
     def _express(self, phrase: str) -> str:
-        """Return the FTS5 expression of a phrase in all its spellings; empty without a word."""
-        return " OR ".join(_quote(" ".join(stems)) for stems in self.stems(vary_spelling(phrase)) if stems)
+        """Return the FTS5 expression of a phrase, with its numbers in words or in digits; empty without a word."""
+        return " OR ".join(_quote(" ".join(stems)) for stems in self.stems(vary_numbers(phrase)) if stems)
 
     def _match(self, expression: str, k: int, allowed: bytes | None) -> Int64[np.ndarray, " id"]:
         rows = f"SELECT rowid FROM texts WHERE texts MATCH ?1 AND {IS_ALLOWED} ORDER BY rank LIMIT ?2"

@@ -5,7 +5,7 @@ import re
 import sqlite3
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice, product
 
 from vidret.store.catalog.database import ClosingConnection
 
@@ -22,6 +22,7 @@ _SMALL_NUMBERS = (
 _IN_DIGITS = {word: str(number) for number, word in enumerate(_SMALL_NUMBERS.split())}
 _IN_WORDS = {digits: word for word, digits in _IN_DIGITS.items()}
 _WORDS = re.compile(r"(\w+)")
+MAX_MIXTURES = 8  # of numbers in digits and in words
 MAX_KNOWN_WORDS, MAX_KNOWN_LETTERS = 100_000, 64  # limits of the cache of stems, about 20 MB
 
 
@@ -71,28 +72,31 @@ class Stemmer:
 
 
 def split_unspaced(text: str) -> str:
-    """Put spaces around each character of a script that has none between words.
+    """Put spaces around each character of a script that has none between words, and write ß as ss.
 
-    >>> split_unspaced("駅 exit 出口")
-    ' 駅  exit  出  口 '
+    >>> split_unspaced("駅 exit 出口 Straße")
+    ' 駅  exit  出  口  Strasse'
     """
     if text.isascii():  # most texts
         return text.replace("\0", " ")
-    storable = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")  # replaces lone surrogates
+    storable = (
+        text.replace("\0", " ").replace("ß", "ss").replace("ẞ", "SS").encode("utf-8", "replace").decode("utf-8")
+    )  # replaces lone surrogates
     return _UNSPACED.sub(r" \1 ", storable)
 
 
-def vary_spelling(text: str) -> list[str]:
-    """Return a text, and variants with small numbers in digits and in words, with ss and with ß, if they differ.
+def vary_numbers(text: str) -> list[str]:
+    """Return a text, and variants with small numbers in digits, in words and mixed, if they differ.
 
-    All have as many words.
+    All have as many words. Of many numbers not all mixtures are returned.
 
-    >>> vary_spelling("Dial one or 2"), vary_spelling("Straße")
-    (['Dial one or 2', 'Dial 1 or 2', 'Dial one or two'], ['Straße', 'Strasse'])
+    >>> vary_numbers("Dial one or 2")
+    ['Dial one or 2', 'Dial 1 or 2', 'Dial one or two', 'Dial 1 or two']
     """
-    numbers = _replace_words(text, _IN_DIGITS), spell_numbers(text)
-    sharp = re.sub("[ßẞ]", "ss", text), re.sub("ss", "ß", text, flags=re.IGNORECASE)
-    return list(dict.fromkeys((text, *numbers, *sharp)))
+    twins = _IN_DIGITS | _IN_WORDS
+    spellings = [dict.fromkeys((piece, twins.get(piece.lower(), piece))) for piece in _WORDS.split(text)]
+    mixtures = islice(map("".join, product(*spellings)), MAX_MIXTURES)
+    return list(dict.fromkeys((text, _replace_words(text, _IN_DIGITS), spell_numbers(text), *mixtures)))
 
 
 def spell_numbers(text: str) -> str:
