@@ -458,22 +458,6 @@ def test_info_counts_and_an_empty_index_has_no_results(engine: Engine, tmp_path:
         assert empty.locate("red") == []
 
 
-def test_any_file_name_can_be_indexed_and_found(films: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "odd"
-    folder.mkdir()
-    odd = {
-        folder / os.fsdecode(name)
-        for name in (b"new\nline.mp4", b"\xe2\x98\x83 films.mp4", b"not \xff utf.mp4", b"-k 3.mp4")
-    }
-    for path in odd:
-        shutil.copy(films / "red.mp4", path)
-    engine = Engine(tmp_path / "odd-index", ColourEncoder())
-    report = engine.index([folder])
-    assert (report.failed, report.encoded + report.linked) == ([], 4)
-    hit = engine.search("red")[0]
-    assert {hit.path, *hit.copies} == {str(path) for path in odd}
-
-
 # Reranking
 
 QUERIES = ("a dog", "two men ride red bicycles along the river", "cartoon")
