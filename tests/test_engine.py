@@ -116,16 +116,6 @@ def test_copies_are_one_hit_deleted_files_none_and_a_reader_sees_what_is_added(
     assert "its file is gone" in caplog.text
 
 
-def test_weak_results_are_marked_and_never_hidden(tmp_path: Path) -> None:
-    film = write_film(tmp_path / "films" / "red.mp4", ("red", 3))
-    with Engine(tmp_path / "index", ColourEncoder()) as engine:
-        engine.index([film])
-        for query, is_weak in (("red", False), ("blue green", True)):  # no unrelated query is farther from red
-            assert engine.search(query)[0].weak is is_weak
-            for video in (None, film):
-                assert {moment.weak for moment in engine.locate(query, video=video)} == {is_weak}
-
-
 def test_film_of_one_colour_is_one_moment(tmp_path: Path) -> None:
     films = write_film(tmp_path / "films" / "red.mp4", ("red", 24)).parent
     write_film(films / "both.mp4", ("red", 4), ("blue", 12), ("red", 4))
