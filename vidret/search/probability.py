@@ -26,7 +26,7 @@ class ProbabilityModel:
 
     The defaults were fitted by maximum likelihood on libraries of clips and films with speech and on-screen text: for
     an index at even odds, for a video where four queries of five have an answer. The offset for an index was then set
-    so that one existing answer in twenty is called absent, on four sets of films.
+    so that at most one existing answer in twenty is called absent, on average over four sets of films.
 
     Attributes:
         index_weights: For an index: weights of the best score and of the logarithm of the number compared, and the
@@ -35,7 +35,7 @@ class ProbabilityModel:
             logarithm, and the offset.
     """
 
-    index_weights: tuple[float, ...] = (0.5, -0.28, -1.1)
+    index_weights: tuple[float, ...] = (0.5, -0.28, -0.9)
     video_weights: tuple[float, ...] = (0.41, 1.6, -0.37, -0.41)
 
     def index(self, best: float, size: int, num_events: int = 1) -> float:
