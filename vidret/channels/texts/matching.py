@@ -179,15 +179,18 @@ class TextMatcher:
 
         A text with "bench" is no evidence for "beach", whereas "beachs" and "baech" may be misspelt.
         """
-        return [
-            replace(term, similar={stem: term.similar[stem] for stem in term.similar if self._is_same(term.stem, stem)})
-            for term in self._store.index.terms(text, STOP_STEMS)
-        ]
+        return [replace(term, similar=self._keep_misspelt(term)) for term in self._store.index.terms(text, STOP_STEMS)]
 
-    def _is_same(self, stem: str, other: str) -> bool:
-        """Return whether two stems may be of one word: one of no English word, or of words that are used alike."""
-        words, others = self._list_forms(stem), self._list_forms(other)
-        return not (words and others) or load_sentence_encoder().compare_words(words, others) > SAME_WORD
+    def _keep_misspelt(self, term: Term) -> dict[str, float]:
+        """Return the similar terms that may be the same word: those of no English word, or of words used alike."""
+        words = self._list_forms(term.stem) if term.similar else []
+        return {
+            stem: likeness
+            for stem, likeness in term.similar.items()
+            if not words
+            or not (others := self._list_forms(stem))
+            or load_sentence_encoder().compare_words(words, others) > SAME_WORD
+        }
 
     def _list_forms(self, stem: str) -> list[str]:
         """Return the English words with a stem."""
