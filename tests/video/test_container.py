@@ -11,6 +11,7 @@ import pytest
 from tests.video.conftest import NUM_FRAMES, Film
 from vidret.video.container import (
     HEAD_BYTES,
+    ends_inside_box,
     ends_inside_packet,
     find_payload,
     open_container,
@@ -88,6 +89,14 @@ def test_the_payload_is_what_lies_in_mdat(large: bool) -> None:
 )
 def test_where_that_is_not_known_nothing_is_left_out(data: bytes) -> None:
     assert payload(data) == []
+
+
+def test_a_box_that_the_file_does_not_hold_completely() -> None:
+    data = START + box(b"moov", b"m" * 30) + box(b"mdat", b"p" * 30)
+    for end in range(len(data) - 20, len(data)):
+        assert ends_inside_box(io.BytesIO(data[:end]), end)
+    for whole in (b"", data, data + box(b"mdat", b"to the end", size=0), data + box(b"bad!", b"", size=3)):
+        assert not ends_inside_box(io.BytesIO(whole), len(whole))
 
 
 def test_films(films: dict[str, Film]) -> None:

@@ -6,6 +6,7 @@ import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import av
@@ -201,25 +202,36 @@ def find_payload(file: io.RawIOBase | io.BufferedIOBase, num_bytes: int) -> list
     undefined afterwards.
     """
     ranges: list[tuple[int, int]] = []
+    box_end = 0
+    for kind, start, end in islice(_read_boxes(file, num_bytes), _MAX_BOXES):
+        if kind == b"moof" or (box_end == 0 and kind != b"ftyp"):
+            return []
+        if kind == b"mdat":
+            ranges.append((start, min(end, num_bytes)))
+        box_end = end
+    return ranges if box_end >= num_bytes else []
+
+
+def ends_inside_box(file: io.RawIOBase | io.BufferedIOBase, num_bytes: int) -> bool:
+    """Return whether an MP4 or MOV file is cut off, even if between two frames, which FFmpeg does not report."""
+    return max((end for _, _, end in _read_boxes(file, num_bytes)), default=0) > num_bytes
+
+
+def _read_boxes(file: io.RawIOBase | io.BufferedIOBase, num_bytes: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type of each top-level box, and where its content starts and ends by its header, in bytes."""
     start = 0
-    for _ in range(_MAX_BOXES):
+    while start < num_bytes:
         file.seek(start)
         head = file.read(16)
         if head is None or len(head) < 16:
-            return ranges if start == num_bytes else []
+            return
         size, kind, large_size = struct.unpack(">I4sQ", head)
-        if start == 0 and kind != b"ftyp":
-            return []
         header_bytes = 16 if size == 1 else 8
         size = large_size if size == 1 else size or num_bytes - start  # 0 extends to the end of the file
         if size < header_bytes:
-            return []
-        if kind == b"mdat":
-            ranges.append((start + header_bytes, min(start + size, num_bytes)))
-        elif kind == b"moof":
-            return []
-        start = min(start + size, num_bytes)
-    return []
+            return
+        yield kind, start + header_bytes, start + size
+        start += size
 
 
 def ends_inside_packet(head: bytes, num_bytes: int) -> bool:

@@ -21,6 +21,7 @@ from vidret.video.container import (
     NO_OFFSETS,
     NOT_DECODED,
     decode_all,
+    ends_inside_box,
     ends_inside_packet,
     find_payload,
     open_container,
@@ -273,6 +274,9 @@ def _scan(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> _Scan:
             raise DecodeError(name, NOT_DECODED)
         if kind == "mpegts" and ends_inside_packet(files.read_head(file, HEAD_BYTES), file.num_bytes):
             packets, is_cut_short = timeline.drop_last(packets), True  # the last frame is incomplete
+        lacks_frames = not stream.frames or len(packets.dts) < stream.frames
+        if kind.startswith("mov") and lacks_frames and (payload or not isinstance(file, RemoteFile)):
+            is_cut_short = is_cut_short or ends_inside_box(file, file.num_bytes)
         # For raw DV and some WMV, FFmpeg states the rate of ticks as the frame rate.
         stated = (float(rate) for rate in (stream.average_rate, stream.base_rate) if rate and rate < _MAX_RATE)
         average_rate, transfer = next(stated, 0.0), int(context.color_trc)
