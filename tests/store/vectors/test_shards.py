@@ -1,5 +1,7 @@
 """Shards and the flat index: searched together, and rebuilt so that there are few shards."""
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +188,18 @@ def test_only_damaged_vectors_are_read_again(world: World, tmp_path: Path, caplo
     add(again, world.ids[:2000])
     assert world.num_read == 500
     assert_is(world, again, world.ids[:2000])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names in UTF-8 only")
+@pytest.mark.parametrize("kind", KINDS)
+def test_shards_in_a_folder_whose_name_is_not_utf8_are_mapped(world: World, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / os.fsdecode(b"not \xff utf")
+    shards = world.shards()
+    update(shards, folder, world.ids[:1500], kind)
+    again = world.shards()
+    again.load(folder, shards.save(folder), None)
+    assert_is(world, again, world.ids[:1500])
+    assert b"/not \xff utf/ivf" in Path("/proc/self/maps").read_bytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -66,11 +66,15 @@ class Shard:
         """
         self._faiss = f = load_faiss()
         self.entry, self.coarse = entry, entry.kind in BITS
-        if hasattr(f, "OnDiskInvertedLists"):
-            self._index = f.read_index(str(folder / entry.name), f.IO_FLAG_MMAP)
-        else:
-            with (folder / entry.name).open("rb") as file:
+        path = folder / entry.name
+        with path.open("rb") as file:
+            if not hasattr(f, "OnDiskInvertedLists"):
                 self._index = f.read_index(f.PyCallbackIOReader(file.read))
+            else:
+                try:
+                    self._index = f.read_index(str(path), f.IO_FLAG_MMAP)
+                except TypeError:  # it opens only names in UTF-8, and maps no callback's file
+                    self._index = f.read_index(f"/dev/fd/{file.fileno()}", f.IO_FLAG_MMAP)
         self._lists = f.downcast_index(self._index.index) if self.coarse else self._index
         shape = (self._index.d, self._index.ntotal)
         if shape != (dim, entry.total):
