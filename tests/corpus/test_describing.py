@@ -36,13 +36,13 @@ def describe(index: Path, folder: str, against: str | None = None, *phrases: str
 def test_a_planted_difference_comes_first(planted: Path) -> None:
     found = describe(planted, "/red", "/blue", *BANK)
     assert (found.num_videos, found.num_others, found.num_phrases) == (12, 12, 4)
-    assert found.more[0].phrase.text == "red"
-    assert found.less[0].phrase.text == "blue"
-    assert found.more[0].is_significant
-    assert found.less[0].is_significant
+    assert found.more[0].phrase == "red"
+    assert found.less[0].phrase == "blue"
+    assert found.more[0].significant
+    assert found.less[0].significant
     reverse = describe(planted, "/blue", "/red", *BANK)
-    assert reverse.more[0].phrase.text == "blue"
-    assert reverse.more[0].difference.auroc == pytest.approx(1 - found.less[0].difference.auroc)
+    assert reverse.more[0].phrase == "blue"
+    assert reverse.more[0].auroc == pytest.approx(1 - found.less[0].auroc)
 
 
 def test_examples_are_the_best_frames_of_the_set(planted: Path) -> None:
@@ -69,7 +69,7 @@ def test_examples_of_a_folder_are_in_it_and_exist(tmp_path: Path) -> None:
 def test_folders_that_do_not_differ_have_no_significant_phrase(tmp_path: Path) -> None:
     index = write_colour_index(tmp_path / "index", {"a": SAME, "b": SAME}, noise=0.8, seed=4)
     found = describe(index, "/a", "/b", *BANK)
-    assert not any(phrase.is_significant for phrase in (*found.more, *found.less))
+    assert not any(phrase.significant for phrase in (*found.more, *found.less))
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_words_set_folders_apart(tmp_path: Path, source: str, kind: str, text: s
     for video_index in range(12):
         add_words(index, f"a-{video_index}", ["a coat of varnish dries", "slowly"], source=source)  # type: ignore[arg-type]
     found = describe(index, "/a", "/b")
-    assert {(phrase.phrase.kind, phrase.phrase.text) for phrase in found.more if phrase.is_significant} >= {
+    assert {(phrase.kind, phrase.phrase) for phrase in found.more if phrase.significant} >= {
         (kind, text),
         (kind, "varnish"),
     }
-    assert found.more[0].phrase.kind == kind
+    assert found.more[0].kind == kind
     (example, *others) = found.more[0].examples
     assert len(others) == 2
     assert (Path(example.path).parent.name, example.time) == ("a", 1.0)  # the middle of the first text

@@ -148,7 +148,7 @@ def render_differences(found: FolderDescription, others: str, frames: "_FrameCou
     yield "other; p is corrected for the number of phrases.</p>"
     for title, ranked in ((f"More than in {others}", found.more), (f"Less than in {others}", found.less)):
         yield f"<h2>{escape_text(title)}</h2>"
-        significant = [phrase for phrase in ranked if phrase.is_significant]
+        significant = [phrase for phrase in ranked if phrase.significant]
         if not significant:
             yield '<p class="note">No phrase is beyond chance.</p>'
         yield from (render_phrase(phrase, frames) for phrase in significant)
@@ -156,8 +156,8 @@ def render_differences(found: FolderDescription, others: str, frames: "_FrameCou
 
 def render_phrase(phrase: RankedPhrase, frames: "_FrameCounter") -> str:
     """Return a phrase with its numbers and frames."""
-    facts = f"{phrase.phrase.kind}, AUROC {phrase.difference.auroc:.3f}, p {phrase.difference.adjusted_p:.2g}"
-    heading = f'<h3>{escape_text(phrase.phrase.text)}</h3><p class="facts">{facts}</p>'
+    facts = f"{phrase.kind}, AUROC {phrase.auroc:.3f}, p {phrase.adjusted_p:.2g}"
+    heading = f'<h3>{escape_text(phrase.phrase)}</h3><p class="facts">{facts}</p>'
     return f"<article>{heading}{render_frames(phrase.examples, frames)}</article>"
 
 
@@ -183,7 +183,7 @@ class _FrameCounter:
             self._total += sum(len(cluster.examples) for cluster in overview.clusters)
         if differences is not None:
             ranked = chain(differences.more, differences.less)
-            self._total += sum(len(phrase.examples) for phrase in ranked if phrase.is_significant)
+            self._total += sum(len(phrase.examples) for phrase in ranked if phrase.significant)
 
     def render(self, path: str, time_s: float | None, title: str, line: str) -> str:
         """Return a frame with a caption."""

@@ -5,20 +5,20 @@ Reference: Dunlap et al. 2024, "Describing Differences in Image Sets with Natura
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vidret.corpus.phrases import Phrase, list_bank, propose_phrases, score_video_words
+from vidret.corpus.phrases import Phrase, PhraseKind, list_bank, propose_phrases, score_video_words
 from vidret.corpus.significance import ALPHA, PhraseDifference, can_be_significant, count_needed, rank_phrases
 from vidret.corpus.vectors import IndexVectors, encode_phrases, read_index_vectors
 from vidret.encode.text_cache import TextEncoder
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store
-from vidret.text import format_count, show_path
-from vidret.types import Filters
+from vidret.text import format_count
+from vidret.types import Filters, Shown, show_property
 from vidret.video.files import choose_existing
 
 NUM_EXAMPLES = 3
@@ -32,7 +32,7 @@ class NoComparisonError(VidretError):
 class ExampleFrame:
     """A frame that a phrase fits: the path of its video, and its time in seconds."""
 
-    path: str
+    path: Annotated[str, Shown(holds="path")]
     time: float
 
     @classmethod
@@ -40,37 +40,28 @@ class ExampleFrame:
         """Return a frame of a video, at the first of its paths where there is a file."""
         return cls(path=choose_existing(video.paths), time=time_s)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the content for JSON."""
-        return {"path": show_path(self.path), "time": round(self.time, 3)}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedPhrase:
-    """A compared phrase, how well it separates the two sets, and frames of the set that it fits better."""
+    """A compared phrase, how well it separates the two sets, and frames of the set that it fits better.
 
-    phrase: Phrase
-    difference: PhraseDifference
+    The numbers are those of ``PhraseDifference``.
+    """
+
+    phrase: str
+    kind: PhraseKind
+    auroc: float
+    mean: float
+    mean_of_others: float
+    p: float
+    adjusted_p: float
     examples: tuple[ExampleFrame, ...]
 
     @property
-    def is_significant(self) -> bool:
+    @show_property(Shown())
+    def significant(self) -> bool:
         """Whether the difference is significant after correction for the number of phrases."""
-        return self.difference.adjusted_p < ALPHA
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the content for JSON."""
-        return {
-            "phrase": self.phrase.text,
-            "kind": self.phrase.kind,
-            "auroc": round(self.difference.auroc, 5),
-            "mean": round(self.difference.mean_a, 5),
-            "mean_of_others": round(self.difference.mean_b, 5),
-            "p": self.difference.p_value,
-            "adjusted_p": self.difference.adjusted_p,
-            "significant": self.is_significant,
-            "examples": [example.to_dict() for example in self.examples],
-        }
+        return self.adjusted_p < ALPHA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +123,13 @@ def describe_folder(
         video_ids = vectors.video_ids[mask]
         return tuple(
             RankedPhrase(
-                phrase=seen[difference.index],
-                difference=difference,
+                phrase=seen[difference.index].text,
+                kind=seen[difference.index].kind,
+                auroc=difference.auroc,
+                mean=difference.mean_a,
+                mean_of_others=difference.mean_b,
+                p=difference.p_value,
+                adjusted_p=difference.adjusted_p,
                 examples=finder.find(seen[difference.index], video_ids),
             )
             for difference in order[:k]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -16,8 +16,7 @@ from vidret.search.browsing import choose_num_clusters, cluster_vectors, project
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store
 from vidret.store.vectors.flat import find_nearest_rows
-from vidret.text import show_path
-from vidret.types import Filters, Segment
+from vidret.types import Filters, Segment, Shown
 from vidret.video.files import choose_existing
 
 NUM_NAMES = 2  # phrases of a cluster
@@ -48,7 +47,7 @@ class ContentCluster:
 class LookAlikes:
     """Two videos whose mean vectors are nearly equal, and their cosine."""
 
-    paths: tuple[str, str]
+    paths: Annotated[tuple[str, str], Shown(holds="path")]
     cosine: float
 
 
@@ -59,7 +58,7 @@ class OutlyingVideo:
     ``deviation`` is how far that is below the median of all videos, in robust standard deviations.
     """
 
-    path: str
+    path: Annotated[str, Shown(holds="path")]
     cosine: float
     deviation: float
 
@@ -85,7 +84,7 @@ class FolderOverview:
     clusters: tuple[ContentCluster, ...]
     look_alikes: tuple[LookAlikes, ...]
     outliers: tuple[OutlyingVideo, ...]
-    map_points: tuple[MapPoint, ...]
+    map_points: Annotated[tuple[MapPoint, ...], Shown(everywhere=False)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,34 +250,3 @@ def _draw_map(content: _Folder, labels: Int64[np.ndarray, " row"]) -> tuple[MapP
         MapPoint(x=x, y=y, cluster=int(labels[row]), frame=_show_middle(content, int(row)))
         for row, (x, y) in zip(rows, positions.tolist(), strict=True)
     )
-
-
-def overview_to_dict(found: FolderOverview) -> dict[str, Any]:
-    """Return an overview as a dict that JSON can represent, without the map."""
-    return {
-        "num_videos": found.num_videos,
-        "num_segments": found.num_segments,
-        "hours": round(found.hours, 4),
-        "words": found.words.to_dict(),
-        "clusters": [
-            {
-                "phrases": list(cluster.phrases),
-                "num_segments": cluster.num_segments,
-                "num_videos": cluster.num_videos,
-                "hours": round(cluster.hours, 4),
-                "examples": [example.to_dict() for example in cluster.examples],
-            }
-            for cluster in found.clusters
-        ],
-        "look_alikes": [
-            {"paths": [*map(show_path, pair.paths)], "cosine": round(pair.cosine, 4)} for pair in found.look_alikes
-        ],
-        "outliers": [
-            {
-                "path": show_path(outlier.path),
-                "cosine": round(outlier.cosine, 4),
-                "deviation": round(outlier.deviation, 2),
-            }
-            for outlier in found.outliers
-        ],
-    }

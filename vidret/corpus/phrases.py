@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -179,17 +179,6 @@ class WordUse:
     said: WordShare | None
     shown: WordShare | None
     languages: tuple[SpokenLanguage, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the content for JSON."""
-        shares = {name: getattr(self, name) for name in ("said", "shown")}
-        return {
-            **{name: share and {"read": share.num_read, "with": share.num_with} for name, share in shares.items()},
-            "languages": [
-                {"code": language.code, "num_videos": language.num_videos, "hours": round(language.hours, 4)}
-                for language in self.languages
-            ],
-        }
 
 
 def measure_word_use(store: Store, durations: Mapping[int, float]) -> WordUse:

@@ -7,7 +7,6 @@ References:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -49,11 +48,13 @@ class CorruptionResult:
 
     Attributes:
         name: The corruption.
+        levels: The five strengths, in the unit of the corruption.
         found: Percentage of corrupted videos that are nearest to their own originals.
         text: Percentage of other videos that score lower than a caption's own video, which is corrupted; 50 is chance.
     """
 
     name: str
+    levels: tuple[float, ...]
     found: tuple[float, ...]
     text: tuple[float, ...]
 
@@ -202,7 +203,7 @@ def _corrupt_videos(
         found.append(100 * float(((vectors @ originals.T).argmax(axis=1) == np.arange(len(videos))).mean()))
         true_scores, scores = (texts * vectors).sum(axis=1)[:, None], texts @ originals.T
         by_text.append(100 * float((scores < true_scores)[others].mean() + (scores == true_scores)[others].mean() / 2))
-    return CorruptionResult(name=name, found=tuple(found), text=tuple(by_text))
+    return CorruptionResult(name=name, levels=CORRUPTIONS[name].levels, found=tuple(found), text=tuple(by_text))
 
 
 def measure_absence(
@@ -251,45 +252,3 @@ class _Counter:
         self._done += num_more
         if self._on_progress is not None:
             self._on_progress(self._done, self._total)
-
-
-def report_to_dict(report: ProbeReport) -> dict[str, Any]:
-    """Return a report as a dict that JSON can represent."""
-
-    def describe(result: PairResult) -> dict[str, Any]:
-        accuracy = result.accuracy
-        numbers = {name: round(getattr(accuracy, name), 2) for name in ("percent", "low", "high")}
-        shown = {"right": result.example.right, "wrong": result.example.wrong}
-        facts = {"kind": result.kind, "rule": result.rule, "num_pairs": accuracy.num_trials, **numbers}
-        return {**facts, "verdict": accuracy.verdict, "example": shown}
-
-    absence = report.absence
-    return {
-        "encoder": report.encoder,
-        "world": report.world,
-        "num_videos": report.num_videos,
-        "text_score": round(report.text_score, 2),
-        "kinds": [describe(kind) for kind in report.kinds],
-        "rules": [describe(rule) for rule in report.rules],
-        "missing": list(report.missing),
-        "num_corrupted": report.num_corrupted,
-        "corruptions": {
-            corruption.name: {
-                "levels": list(CORRUPTIONS[corruption.name].levels),
-                "found": [round(value, 2) for value in corruption.found],
-                "text": [round(value, 2) for value in corruption.text],
-            }
-            for corruption in report.corruptions
-        },
-        "nothing_matches": absence
-        and {
-            "num_queries": absence.num_queries,
-            "auroc": round(absence.auroc, 4),
-            "p": absence.p_value,
-            "kept": round(absence.kept, 2),
-            "refused": round(absence.refused, 2),
-            "calibration_error": round(absence.calibration_error, 4),
-            "bins": [[bin_.num_answers, round(bin_.confidence, 4), round(bin_.share, 4)] for bin_ in absence.bins],
-        },
-        "notes": list(report.notes),
-    }

@@ -60,7 +60,7 @@ def explain_report(report: ProbeReport) -> Iterator[str]:
 def explain_corruption(result: CorruptionResult) -> str:
     """Return a sentence that says up to which strength a corruption is tolerated."""
     held = next((index for index, value in enumerate(result.found) if value < HELD), NUM_STRENGTHS)
-    levels = CORRUPTIONS[result.name].levels
+    levels = result.levels
     name = f"{result.name[0].upper()}{result.name[1:]}"
     if held == NUM_STRENGTHS:
         return f"{name} hardly matters, up to strength {NUM_STRENGTHS} of {NUM_STRENGTHS} ({levels[-1]:g})."

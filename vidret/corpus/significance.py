@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidret.errors import VidretError
+from vidret.types import Shown, show_property
 
 ALPHA = 0.05
 NUM_BINS = 5  # of confidence
@@ -177,6 +178,7 @@ class Accuracy:
     high: float
 
     @property
+    @show_property(Shown())
     def verdict(self) -> Verdict:
         """Whether answers like these can be trusted."""
         if self.num_trials < MIN_TRIALS:

@@ -224,7 +224,7 @@ def test_a_folder_is_compared_in_text_json_and_a_page(run: Runner, phrases: tupl
     assert lines[2].split()[2:4] == ["seen", "red"]
     assert lines[2].endswith(".mp4 0:05.0")
     found = run.json(*common)
-    assert found["more"][0]["phrase"] == "red"
+    assert (found["more"][0]["phrase"], found["more"][0]["significant"]) == ("red", True)
     assert found["more"][0]["examples"][0]["path"].startswith("/red/")
     assert found["less"][0]["phrase"] == "blue"
     page = (tmp_path / "page.html").read_text()
@@ -263,7 +263,7 @@ def test_a_folder_by_itself_gets_an_overview_and_a_page(run: Runner, phrases: tu
     shown = re.findall(r"([^{}]*\.tip) {[^{}]*display: block", page)
     assert shown == ["\n.dot:hover .tip, .dot:focus .tip"]  # and no other frame of the map
     found = run.json(*common)
-    assert (found["num_videos"], len(found["clusters"])) == (12, 2)
+    assert (found["num_videos"], len(found["clusters"]), "map_points" in found) == (12, 2, False)
     assert found["differences"]["more"][0]["phrase"] == "red"
     run.check_refusal((*common, "--against", "/blue"), 2, "--clusters: needs a folder by itself, got --against")
 

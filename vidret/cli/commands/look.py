@@ -35,8 +35,8 @@ from vidret.present.contents import (
 from vidret.present.progress import show_count
 from vidret.present.show import print_json, print_result, show_table
 from vidret.present.terminal import print_message, write_stdout
-from vidret.text import absolute_path, display_path, format_count, format_time
-from vidret.types import TEXT_SOURCES
+from vidret.text import absolute_path, display_path, format_count, format_time, show_path
+from vidret.types import TEXT_SOURCES, to_row
 
 if TYPE_CHECKING:
     from vidret.corpus.describing import FolderDescription, RankedPhrase
@@ -163,7 +163,7 @@ def describe_command(
 ) -> None:
     """Describe the videos of a folder: what is in it, and what sets it apart from others, with example frames."""
     from vidret.corpus.describing import NoComparisonError, describe_folder
-    from vidret.corpus.overview import make_overview, overview_to_dict
+    from vidret.corpus.overview import make_overview
     from vidret.store.store import Store
 
     if against is not None and clusters is not None:
@@ -190,8 +190,9 @@ def describe_command(
             )
         print_message(f"page: {html}")
     if as_json:
-        content = None if differences is None else description_to_dict(differences)
-        print_json(content if overview is None else {**overview_to_dict(overview), "differences": content})
+        print_json(
+            differences if overview is None else {**to_row(overview, "json", show_path), "differences": differences}
+        )
         return
     if overview is not None:
         show_overview(overview)
@@ -223,21 +224,14 @@ def show_overview(found: "FolderOverview") -> None:
     print()
 
 
-def description_to_dict(found: "FolderDescription") -> dict[str, object]:
-    """Return a description as a dict that JSON can represent."""
-    rows = {name: [phrase.to_dict() for phrase in getattr(found, name)] for name in ("more", "less")}
-    counts = {name: getattr(found, name) for name in ("num_videos", "num_others", "num_phrases")}
-    return {**counts, **rows}
-
-
 def show_description(found: "FolderDescription") -> None:
     """Print the significant phrases in each direction, or that there are none."""
     videos, compared = format_count(found.num_videos, "video"), format_count(found.num_phrases, "phrase")
     print_message(f"{videos} against {found.num_others}, {compared}", style="dim")
     for title, phrases in (("More of", found.more), ("Less of", found.less)):
-        significant = [phrase for phrase in phrases if phrase.is_significant]
+        significant = [phrase for phrase in phrases if phrase.significant]
         if not significant:
-            best = min((phrase.difference.adjusted_p for phrase in phrases), default=1.0)
+            best = min((phrase.adjusted_p for phrase in phrases), default=1.0)
             print_message(f"{title}: no phrase beyond chance (lowest corrected p: {best:.2g})")
             continue
         print(f"{title}:")
@@ -249,7 +243,7 @@ def list_phrase_rows(phrases: Sequence["RankedPhrase"]) -> list[tuple[str, ...]]
     rows: list[tuple[str, ...]] = []
     for phrase in phrases:
         examples = [f"{display_path(frame.path)} {format_time(frame.time)}" for frame in phrase.examples]
-        facts = f"{phrase.difference.auroc:.3f}", f"{phrase.difference.adjusted_p:.2g}", phrase.phrase.kind
-        rows.append((*facts, phrase.phrase.text, examples[0] if examples else ""))
+        facts = f"{phrase.auroc:.3f}", f"{phrase.adjusted_p:.2g}", phrase.kind
+        rows.append((*facts, phrase.phrase, examples[0] if examples else ""))
         rows += [("", "", "", "", example) for example in examples[1:]]
     return rows

@@ -127,7 +127,7 @@ def probe_command(
     as_json: JsonOption = False,
 ) -> None:
     """Find out where an encoder can be trusted: minimal pairs, corruptions, and 'nothing matches well'."""
-    from vidret.corpus.probe import probe_encoder, report_to_dict
+    from vidret.corpus.probe import probe_encoder
     from vidret.corpus.probe_page import write_probe_page
     from vidret.corpus.probe_world import draw_probe_world, read_probe_world
 
@@ -141,7 +141,7 @@ def probe_command(
         report = probe_encoder(encoder, videos, seed=seed, on_progress=on_count)
     for note in report.notes:
         print_message(f"note: {note}")
-    print_result(report, show_probe, as_json=as_json, as_row=report_to_dict)
+    print_result(report, show_probe, as_json=as_json)
     if html is not None:
         write_probe_page(report, html)
         print_message(f"page: {html}")
