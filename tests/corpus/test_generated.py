@@ -111,14 +111,14 @@ def test_what_cannot_be_scored_is_refused(generated: Path, tmp_path: Path) -> No
     with pytest.raises(VidretError, match=r"each video must have its prompt, got none for black\.mp4 and 4 more"):
         read_prompts(write_prompts(tmp_path / "b.jsonl", {"red.mp4": "red"}), videos)
     (tmp_path / "c.jsonl").write_text('{"prompt": 3}\n')
-    with pytest.raises(VidretError, match='line 1 must have the strings "prompt" and "video"'):
+    with pytest.raises(VidretError, match=r"c\.jsonl:1: video is missing"):
         read_prompts(tmp_path / "c.jsonl", videos)
     with pytest.raises(VidretError, match="STREAM needs at least 6 videos of each kind, got 1 generated and 1 real"):
         evaluate_generated(ColourEncoder(), {"a": "red"}, ["b"])
     (tmp_path / "d.jsonl").write_text('{"prompt": "red", "video": "red.mp4"}\n' * 2)
-    with pytest.raises(VidretError, match=r"each video must be listed once, got red\.mp4 again in line 2"):
+    with pytest.raises(VidretError, match=r"d\.jsonl:2: each video must be listed once, got red\.mp4 again"):
         read_prompts(tmp_path / "d.jsonl", videos)
-    with pytest.raises(VidretError, match="prompts must not be empty, got one in line 1"):
+    with pytest.raises(VidretError, match="prompt must be a non-empty string, got ' '"):
         read_prompts(write_prompts(tmp_path / "e.jsonl", {"red.mp4": " "}), videos)
     encoder = ColourEncoder()
     (broken,) = encoder.encode_frames([Frames(np.zeros((16, 2, 2, 3), np.uint8), np.arange(16.0))])

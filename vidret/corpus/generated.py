@@ -17,12 +17,12 @@ from jaxtyping import Float32
 from vidret.corpus.diversity import compute_vendi
 from vidret.corpus.stream import CORRECTED_EXPONENT, NEAREST, compare_mean_signals, compare_spectra, measure_signals
 from vidret.corpus.vectors import encode_phrases
-from vidret.data.benchmarks.files import read_text
+from vidret.data.benchmarks.files import read_jsonl
 from vidret.data.frames import read_indices
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
 from vidret.search.browsing import choose_num_clusters, cluster_vectors
-from vidret.text import absolute_path, parse_json
+from vidret.text import absolute_path
 from vidret.video.probe import probe
 from vidret.video.scan import list_videos
 
@@ -37,25 +37,14 @@ def read_prompts(path: Path, folder: Path) -> tuple[dict[str, str], dict[str, st
     some prompts a topic.
     """
     prompts, topics = dict[str, str](), dict[str, str | None]()
-    # splitlines() would also split in strings.
-    for line_number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-        except ValueError:
-            row = None
-        if not (isinstance(row, dict) and all(isinstance(row.get(name), str) for name in ("prompt", "video"))):
-            raise VidretError(f'{path}: line {line_number} must have the strings "prompt" and "video", got {line:.80}')
-        video = absolute_path(folder / row["video"])
+    for row in read_jsonl(path):
+        video, prompt = absolute_path(folder / row.text("video")), row.text("prompt")
         if video in prompts:
-            raise VidretError(f"{path}: each video must be listed once, got {row['video']} again in line {line_number}")
-        if not row["prompt"].strip():
-            raise VidretError(f"{path}: prompts must not be empty, got one in line {line_number}")
-        prompts[video] = row["prompt"]
-        topic = row["topic"] if isinstance(row.get("topic"), str) else None
-        if topics.setdefault(row["prompt"], topic) != topic:
-            raise VidretError(f"{path}: a prompt must have one topic, got two for {row['prompt']!r}")
+            raise row.error(f"each video must be listed once, got {row.text('video')} again")
+        prompts[video] = prompt
+        topic = row.text("topic") if row.values.get("topic") is not None else None
+        if topics.setdefault(prompt, topic) != topic:
+            raise row.error(f"a prompt must have one topic, got two for {prompt!r}")
     files = list_videos([str(folder)]).files
     if missing := sorted(set(prompts) - set(files)):
         raise VidretError(f"{path}: each prompt must have its video, got none for {_name_first(missing)}")

@@ -20,7 +20,7 @@ from vidret.data.records import VideoSpan
 from vidret.errors import DecodeError, VidretError
 from vidret.types import Frames, Resize, Sampling
 from vidret.video.probe import VideoInfo, probe
-from vidret.video.reader import open_reader
+from vidret.video.reader import read_chosen
 from vidret.video.sampling import choose_frames_of_whole, cut_equally, fill_row, nearest
 
 logger = logging.getLogger(__name__)
@@ -121,10 +121,7 @@ def read_indices(info: VideoInfo, indices: Int64[np.ndarray, " frame"], resize: 
     Raises:
         DecodeError: No frame can be decoded.
     """
-    with open_reader(info, resize=resize) as reader:
-        frames = reader.read(indices)
-    if len(frames) == 0:
-        raise DecodeError(info.path, "no frame could be decoded")
+    frames = read_chosen(info, indices, resize=resize)
     rows = nearest(frames.times, info.times[indices])
     return Frames(frames.pixels[rows], frames.times[rows], frames.salvaged)
 
