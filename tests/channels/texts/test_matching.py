@@ -112,6 +112,13 @@ def test_other_and_misspelt_words_count_in_part(matcher: TextMatcher) -> None:
     assert by_text[SAID[1]] > 0.5 > by_text[SAID[3]] > 0, "rare words weigh more than frequent ones"
 
 
+def test_words_with_misspelt_endings_count_in_part(matcher: TextMatcher) -> None:
+    for misspelt in ("callign", "missimg"):
+        assert 0.7 < best(matcher, misspelt).cover < FUZZY_WEIGHT
+    for word in ("culling", "missive"):
+        assert all(match.cover == 0 for match in find(matcher, word)), "another English word"
+
+
 @pytest.mark.parametrize(("word", "misspelt"), [("strokes", "strikke"), ("greed", "greeen"), ("ratio", "raddio")])
 def test_another_english_word_is_no_misspelt_one(matcher: TextMatcher, word: str, misspelt: str) -> None:
     assert all(match.cover == 0 for match in find(matcher, word))

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain, pairwise
 
 import numpy as np
@@ -18,7 +19,7 @@ from vidret.channels.base import Clause
 from vidret.channels.registry import HINT_NEEDED
 from vidret.encode.sentences import RARE_SHARE, find_word_share, list_words, load_sentence_encoder
 from vidret.store.snapshots.snapshot import Selection, find_rows
-from vidret.store.texts.index import Term
+from vidret.store.texts.index import Term, Vocabulary
 from vidret.store.texts.phonemes import align_phonemes, locate_phonemes, pronounce
 from vidret.store.texts.stems import vary_numbers
 from vidret.store.texts.store import FoundText, TextStore
@@ -179,7 +180,26 @@ class TextMatcher:
 
         A text with "bench" is no evidence for "beach", whereas "beachs" and "baech" may be misspelt.
         """
-        return [replace(term, similar=self._keep_misspelt(term)) for term in self._store.index.terms(text, STOP_STEMS)]
+        words = set(_WORD.findall(text.lower()))
+        terms = [
+            replace(term, similar=self._respell(term.stem) | term.similar) if term.stem in words else term
+            for term in self._store.index.terms(text, STOP_STEMS)
+        ]
+        return [replace(term, similar=self._keep_misspelt(term)) for term in terms]
+
+    def _respell(self, word: str) -> dict[str, float]:
+        """Return the stems of the English words with an ending that a word without one may be, with their likeness.
+
+        The stem of "fallign" is not similar to that of "falling", since it keeps the ending.
+        """
+        if find_word_share(word) > RARE_SHARE:
+            return {}
+        stems = dict[str, float]()
+        for other, likeness in _load_english().find_similar(word, word).items():
+            (stem,) = self._store.index.stems([other])[0]
+            if len(other) - len(stem) > 1 and likeness > 1 - 2 / max(len(word), len(other)):  # one edit
+                stems[stem] = max(likeness, stems.get(stem, 0.0))
+        return stems
 
     def _keep_misspelt(self, term: Term) -> dict[str, float]:
         """Return the similar terms that may be the same word: those of no English word, or of words used alike."""
@@ -291,6 +311,13 @@ class TextMatcher:
         words = list(pairs)
         stems = self._store.index.stems([first + second for first, second in words]) if words else []
         return {pair: pair_stems[0] for pair, pair_stems in zip(words, stems, strict=True) if len(pair_stems) == 1}
+
+
+@cache
+def _load_english() -> Vocabulary:
+    vocabulary = Vocabulary()
+    vocabulary.add(0, "\n".join(list_words("")))
+    return vocabulary
 
 
 def pronounce_clause(clause: Clause) -> str:
