@@ -19,7 +19,7 @@ from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, Manifest, Manifest
 
 NUM_FLAT_FILES = 80
 Change = Callable[[Path, Path], None]  # of the index in a folder, with another folder that is somebody's own
-FOLDERS = ("features", "vectors", "thumbnails", "moments", "phrases", "judged", "words", "reindex")
+FOLDERS = ("features", "vectors", "thumbnails", "moments", "judged", "words", "reindex")
 FILES = ["writer.lock", "watches.json", "watches.lock", "catalog.sqlite", "catalog.sqlite-wal", "identities.sqlite"]
 FILES += ["features/video.f16", "features/tokens.bin", "vectors/flat-0123456789abcdef.faiss"]
 NAMES = ["photo.jpg", "0123456789abcdef0123456789abcdef.jpg", "firmware.bin", "weights.f16", "notes.faiss"]

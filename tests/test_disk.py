@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from tests.fakes import PatchEncoder
-from vidret.corpus.vectors import write_phrases
 from vidret.data.cache_entries import CacheEntries
 from vidret.disk import DRAFT, drop_oldest, locking, open_handle, replacing, try_lock, unlock
 from vidret.encode.text_cache import encode_once
@@ -45,7 +44,6 @@ REFUSED: dict[str, Writer] = {
 }
 DONE_WITHOUT: dict[str, Writer] = {
     "a thumbnail": lambda folder: ThumbnailCache(folder, 1000).put(KEY, b"a"),
-    "vectors of phrases": lambda folder: write_phrases(folder / "a.npz", {"a": np.zeros(9, np.float32)}),
     "vectors of texts": write_texts,
     "an answer of a model": lambda folder: ReplyCache(folder).ask("a", lambda: "b", str),
 }

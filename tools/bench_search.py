@@ -11,7 +11,7 @@ it also has that many timed texts, so that a search compares pictures and words.
   moments of them.
 - ``start``: what commands cost from the start of Python to their end: help, a search here, one by a server, the models.
 - ``describe``: the overview of a folder, a comparison of two and the diversity of the index, as commands: cold, without
-  the vectors of phrases that an index keeps, and warm, with them.
+  the vectors of texts that a machine keeps, and warm, with them.
 - ``page``: the page in a browser. ``key_to_results_ms`` is from a key press in the search box to the cards of its
   results, with pauses between keys; ``took_ms`` is what the server says of it. ``scroll`` are the times between two
   frames while a list of all videos, loaded to its end before, is scrolled by 3,000 pixels a second. Thumbnails are one
@@ -33,7 +33,6 @@ import itertools
 import math
 import os
 import random
-import shutil
 import socket
 import statistics
 import subprocess
@@ -70,7 +69,6 @@ from make_synthetic import write_retrieval_world
 
 from vidret.channels.picture.query_bank import UNRELATED
 from vidret.client import RemoteEngine, RemoteError
-from vidret.corpus.vectors import FOLDER
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.serve.files import GONE
@@ -218,7 +216,7 @@ def measure_describe(given: argparse.Namespace, scratch: Path) -> dict[str, Any]
     }
     report: dict[str, Any] = {}
     for name, command in commands.items():
-        shutil.rmtree(index / FOLDER, ignore_errors=True)
+        os.environ["XDG_CACHE_HOME"] = str(scratch / name)
         run = partial(run_vidret, *command, "--index", index)
         report[name] = {state: measure(run) for state in ("cold", "warm")}
     return report

@@ -1,37 +1,33 @@
 """Vectors of phrases, each encoded once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.fakes import PatchEncoder
-from vidret.corpus.vectors import RememberedTexts, encode_phrases
+from vidret.corpus.vectors import KeptSentences, encode_phrases
+from vidret.types import TextEmbedding
 
 PHRASES = ["a long phrase of five words", "b", "c d", "b"]
 
 
-def test_texts_are_kept_by_encoder(tmp_path: Path) -> None:
-    encoder, counts = PatchEncoder(), list[int]()
+def test_phrases_are_in_their_order_and_kept_by_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    encoder, counts, encode = PatchEncoder(), list[int](), PatchEncoder.encode_text
+
+    def count(encoder: PatchEncoder, texts: Sequence[str]) -> list[TextEmbedding]:
+        counts.append(len(texts))
+        return encode(encoder, texts)
+
     expected = np.stack([text.sentence for text in encoder.encode_text(PHRASES)])
-    first = encode_phrases(RememberedTexts(encoder, tmp_path, on_new=counts.append), PHRASES)
-    again = encode_phrases(RememberedTexts(encoder, tmp_path, on_new=counts.append), ["new", *PHRASES])
-    assert counts == [3, 1]
-    np.testing.assert_array_equal(first, expected)
-    np.testing.assert_array_equal(again[1:], expected)
+    monkeypatch.setattr(PatchEncoder, "encode_text", count)
+    for _ in range(2):
+        np.testing.assert_array_equal(encode_phrases(KeptSentences(encoder), PHRASES), expected)
+    assert counts == [4, 1], "the second time, only to see that the encoder is the same"
     other = PatchEncoder()
     other.fingerprint = "another"
-    encode_phrases(RememberedTexts(other, tmp_path, on_new=counts.append), PHRASES)
-    assert counts[2:] == [3]
-    assert len(list(tmp_path.iterdir())) == 2  # and no unfinished file
-
-
-def test_damaged_and_locked_files_are_no_error(tmp_path: Path) -> None:
-    encoder, counts = PatchEncoder(), list[int]()
-    expected = encode_phrases(RememberedTexts(encoder, tmp_path, on_new=counts.append), PHRASES)
-    (file,) = tmp_path.iterdir()
-    for content in (b"", b"no archive", file.read_bytes()[:-40]):
-        file.write_bytes(content)
-        found = encode_phrases(RememberedTexts(encoder, tmp_path, on_new=counts.append), PHRASES)
-        np.testing.assert_array_equal(found, expected)
-    encode_phrases(RememberedTexts(encoder, file / "no folder", on_new=counts.append), PHRASES)
-    assert counts == [3] * 5
+    encode_phrases(KeptSentences(other), PHRASES)
+    encode_phrases(encoder, PHRASES)
+    assert counts[2:] == [4, 4]

@@ -11,15 +11,13 @@ import typer
 
 from vidret.cli.options import Loading, Place, Places, name_index
 from vidret.errors import DeviceError, MissingExtraError, UnknownEncoderError, VidretError
-from vidret.present.terminal import print_message, show_status
+from vidret.present.terminal import show_status
 from vidret.search.query.grammar import Interpretation, interpret
 from vidret.types import Searchable, Source
 from vidret.types import Sequence as EventSequence
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
-    from vidret.corpus.vectors import RememberedTexts
-    from vidret.encode.encoder import Encoder
     from vidret.engine import Engine
     from vidret.store.store import Store
 
@@ -30,7 +28,6 @@ FIRST_START = (
     "Still loading. The first start after an installation compiles Python's packages and reads models from the disk, "
     "which may take a minute; later ones take seconds."
 )
-MANY_PHRASES = 100  # they take seconds to encode
 # Options that need the index or the videos on this machine.
 LOCAL_ONLY = ("index", "model", "device", "precision", "head", "sheet", "export")
 
@@ -86,17 +83,6 @@ def check_index(index: Path) -> None:
 
     if not Store.exists(index):
         raise VidretError(f"{index}: there is no index here")
-
-
-def remember_phrases(encoder: "Encoder", index: Path) -> "RememberedTexts":
-    """Return the encoder with the index's cache of its phrases; print a message if many are to be encoded."""
-    from vidret.corpus.vectors import FOLDER, RememberedTexts
-
-    def say(num_new: int) -> None:
-        if num_new >= MANY_PHRASES:
-            print_message(f"encoding {num_new:,} phrases, which the index keeps for the next time", style="dim")
-
-    return RememberedTexts(encoder, index / FOLDER, on_new=say)
 
 
 def choose_model(model: str | None, index: Path | None = None) -> str | None:

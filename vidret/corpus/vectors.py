@@ -1,65 +1,39 @@
-"""Vectors of an index's videos, and of phrases, which the index keeps so that each is encoded only once."""
+"""Vectors of an index's videos, and of phrases, which are encoded only once."""
 
-import contextlib
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float16, Float32, Int64
 
-from vidret.disk import replacing
-from vidret.encode.text_cache import IdentifiedEncoder, TextEncoder
+from vidret.encode.text_cache import IdentifiedEncoder, TextEncoder, encode_once
 from vidret.errors import StoreError, VidretError
 from vidret.store.store import Store
 from vidret.types import TextEmbedding
 
-FOLDER = "phrases"  # of an index
-MAX_KEPT = 20_000  # phrases of an encoder; beyond it only those of the last run are kept
 
+class _Sentences:
+    """A text encoder whose texts have the sentence as their only word, so that they take little space."""
 
-class RememberedTexts:
-    """A text encoder that caches the sentence vectors of texts in a file of a folder.
-
-    The file belongs to the encoder's fingerprint. Texts that cannot be read or written are encoded again.
-    """
-
-    def __init__(self, encoder: IdentifiedEncoder, folder: Path, *, on_new: Callable[[int], None]) -> None:
-        """Read this encoder's file in the folder; ``on_new`` is called with the number of texts to be encoded."""
-        self._encoder, self._on_new = encoder, on_new
-        digest = hashlib.blake2b(encoder.fingerprint.encode(), digest_size=16).hexdigest()
-        self._path = folder / f"{digest}.npz"
-        self._known = read_phrases(self._path)
+    def __init__(self, encoder: IdentifiedEncoder) -> None:
+        self._encoder, self.fingerprint = encoder, f"sentences of {encoder.fingerprint}"
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode the texts that are new, and return all, each with the sentence as its only word."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if new:
-            self._on_new(len(new))
-            new_vectors = {
-                text: embedding.sentence for text, embedding in zip(new, self._encoder.encode_text(new), strict=True)
-            }
-            self._known |= new_vectors
-            if np.isfinite(np.stack(list(new_vectors.values()))).all():
-                write_phrases(self._path, self._known if len(self._known) <= MAX_KEPT else new_vectors)
-        return [TextEmbedding(text, self._known[text], self._known[text][None]) for text in texts]
+        return [
+            TextEmbedding(text.text, text.sentence, text.sentence[None]) for text in self._encoder.encode_text(texts)
+        ]
 
 
-def read_phrases(path: Path) -> dict[str, Float32[np.ndarray, " dim"]]:
-    """Return the vectors of a file by phrase; none if it does not exist or is damaged."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return dict(zip(stored["phrases"].tolist(), stored["vectors"].astype(np.float32), strict=True))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return {}
+class KeptSentences:
+    """A text encoder whose sentence vectors this machine keeps; see ``encode_once``."""
 
+    def __init__(self, encoder: IdentifiedEncoder) -> None:
+        """Wrap an encoder."""
+        self._sentences = _Sentences(encoder)
 
-def write_phrases(path: Path, vectors: dict[str, Float32[np.ndarray, " dim"]]) -> None:
-    """Write vectors by phrase in place of a file, if the folder can be written."""
-    with contextlib.suppress(StoreError), replacing(path) as draft, draft.open("wb") as file:
-        np.savez(file, phrases=np.array(list(vectors)), vectors=np.stack(list(vectors.values())))
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Return texts with the sentence as their only word, from the cache if they were encoded before."""
+        return encode_once(self._sentences, texts)
 
 
 def encode_phrases(encoder: TextEncoder, phrases: Sequence[str]) -> Float32[np.ndarray, "phrase dim"]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.opening import open_engine, remember_phrases
+from vidret.cli.opening import open_engine
 from vidret.cli.options import DEFAULT_INDEX, JsonOption, argument, index_option, option
 from vidret.cli.values import read_texts, sample_evenly
 from vidret.errors import VidretError
@@ -240,9 +240,11 @@ def show_recall(facts: "StoreInfo", results: "dict[str, Recall]") -> None:
 def print_diversity(index: Path, prompt: str | None, seed: int, *, as_json: bool) -> None:
     """Measure the diversity of an index, or of what matches a prompt, and print it."""
     from vidret.corpus.diversity import measure_index_diversity
+    from vidret.corpus.vectors import KeptSentences
 
     with open_engine(index) as engine, Store.open(index) as store:
-        diversity = measure_index_diversity(store, remember_phrases(engine.encoder, index), prompt, seed=seed)
+        texts = KeptSentences(engine.encoder) if prompt is None else engine.encoder
+        diversity = measure_index_diversity(store, texts, prompt, seed=seed)
     if as_json:
         print_json(dataclasses.asdict(diversity))
     else:

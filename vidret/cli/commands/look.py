@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.opening import ask_store_or_client, open_engine, open_engine_or_client, remember_phrases
+from vidret.cli.opening import ask_store_or_client, open_engine, open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
     OUTPUT,
@@ -34,7 +34,7 @@ from vidret.present.contents import (
 )
 from vidret.present.progress import show_count
 from vidret.present.show import print_json, print_result, show_table
-from vidret.present.terminal import print_message, write_stdout
+from vidret.present.terminal import print_message, show_status, write_stdout
 from vidret.text import absolute_path, display_path, format_count, format_time, show_path
 from vidret.types import TEXT_SOURCES, to_row
 
@@ -131,6 +131,7 @@ def duplicates_command(
 
 
 COLUMNS = ("AUROC", "p", "source", "what", "video")
+FIRST_PHRASES = "Still encoding phrases, whose vectors this machine keeps for the next time."
 
 
 @app.command("describe")
@@ -164,6 +165,7 @@ def describe_command(
     """Describe the videos of a folder: what is in it, and what sets it apart from others, with example frames."""
     from vidret.corpus.describing import NoComparisonError, describe_folder
     from vidret.corpus.overview import make_overview
+    from vidret.corpus.vectors import KeptSentences
     from vidret.store.store import Store
 
     if against is not None and clusters is not None:
@@ -171,8 +173,8 @@ def describe_command(
     bank = None if phrases is None else read_texts(phrases)
     path, other = absolute_path(folder), None if against is None else absolute_path(against)
     overview = differences = None
-    with open_engine(index) as engine, Store.open(index) as store:
-        texts = remember_phrases(engine.encoder, index)
+    with open_engine(index) as engine, Store.open(index) as store, show_status("comparing phrases", slow=FIRST_PHRASES):
+        texts = KeptSentences(engine.encoder)
         if other is None:
             overview = make_overview(store, texts, path, phrases=bank, num_clusters=clusters)
         try:
