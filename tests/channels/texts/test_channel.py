@@ -19,6 +19,7 @@ from vidret.channels.registry import KINDS, list_asked
 from vidret.channels.texts import channel, sentence_models
 from vidret.channels.texts.channel import (
     ADJACENT,
+    FOREIGN_MEANING,
     HUBNESS,
     MATCHES_HINT,
     MATCHES_REPORT,
@@ -31,8 +32,10 @@ from vidret.channels.texts.channel import (
     SHORT_WORDS,
     SOUND_OFFSET,
     SOUND_SLOPE,
+    UNSCALED,
     WORDS_OFFSET,
     WORDS_SLOPE,
+    ClosenessScale,
     TextBackground,
     is_background_current,
     load_background,
@@ -54,6 +57,7 @@ CLAUSES = st.sampled_from(
         make_clause("a voice"),
         make_clause("a town limit sign"),
         make_clause("a song by the fire"),
+        make_clause("un chien sur la plage"),
         replace(make_clause("a red car"), intent={"picture": 0.8, "speech": 0.1, "screen": 0.1}),
         replace(make_clause("a town limit sign"), intent={"picture": 0.2, "speech": 0.1, "screen": 0.7}),
     ]
@@ -75,7 +79,11 @@ class OneMatch:
 
 
 def rate_all(
-    clause: Clause, matches: Sequence[OneMatch], levels: Mapping[TextSource, float], compared: Sequence[Source]
+    clause: Clause,
+    matches: Sequence[OneMatch],
+    levels: Mapping[TextSource, float],
+    compared: Sequence[Source],
+    scale: ClosenessScale = UNSCALED,
 ) -> list[float]:
     """Return the evidence of texts, which have as many words of the clause."""
     found = TextMatches(
@@ -90,7 +98,7 @@ def rate_all(
         num_words=matches[0].num_words,
     )
     sources = [match.source for match in matches]
-    rated: list[float] = rate_texts(clause, found, sources, levels, compared=compared).tolist()
+    rated: list[float] = rate_texts(clause, found, sources, levels, compared=compared, scale=scale).tolist()
     return rated
 
 
@@ -118,6 +126,8 @@ def rate_naively(clause: Clause, match: OneMatch, level: float, compared: Sequen
         words = max(words, NAMED)
     words = max(words, SOUND_OFFSET + SOUND_SLOPE * match.likeness)
     meaning = MEANING_OFFSET + MEANING_SLOPE * (match.cosine - level - HUBNESS * match.hubness)
+    if clause.text == "un chien sur la plage":
+        meaning -= FOREIGN_MEANING
     source = match.source
     if clause.source == source or (clause.source == "speech" and source == "subtitles"):
         meaning += MATCHES_HINT
@@ -147,6 +157,16 @@ def test_evidence_of_texts_agrees_with_its_naive_twin(
     compared = SOURCES if with_pictures else TEXT_SOURCES
     expected = [rate_naively(clause, match, levels[match.source], compared) for match in matches]
     assert rate_all(clause, matches, levels, compared) == pytest.approx(expected, abs=1e-6)
+
+
+def test_misread_texts_are_no_evidence_for_queries_in_languages_that_the_model_does_not_know() -> None:
+    texts = [OneMatch(source="screen", cosine=cosine, cover=0.0, num_adjacent=0, num_words=5) for cosine in (0.3, 0.6)]
+    misread, right = rate_all(make_clause("un chien sur la plage"), texts, dict.fromkeys(TEXT_SOURCES, 0.0), SOURCES)
+    assert misread < 0 < right
+    scale = ClosenessScale(1.1, 0.0)  # of another model, which may know it
+    assert (
+        rate_all(make_clause("un chien sur la plage"), texts, dict.fromkeys(TEXT_SOURCES, 0.0), SOURCES, scale)[0] > 0
+    )
 
 
 def test_hints_ask_for_the_words_that_they_name_and_lower_pictures() -> None:

@@ -28,6 +28,7 @@ from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.registry import HINT_NEEDED, list_asked
 from vidret.channels.texts.matching import TextMatcher, TextMatches
 from vidret.channels.texts.sentence_models import is_bundled, load_model_of
+from vidret.encode.families.starter import is_english
 from vidret.encode.sentences import SentenceModel
 from vidret.encode.text_cache import encode_once
 from vidret.errors import StoreError
@@ -52,6 +53,9 @@ NAMED = 10.0  # least evidence of the name of a sound that a clause asks for, ho
 # Subtracted for a single word without a hint or quotes, by meaning and by words, since it mostly names a visible thing;
 # n words lose 1/n of it. If only texts are searched, those with the word lose nothing.
 SHORT_MEANING, SHORT_WORDS = 6.5, 3.0
+# Subtracted from the meaning of a clause in another language than English, with the bundled model: all its sentences
+# resemble one another. Right texts in that language have 9 to 18, misread ones up to 5.
+FOREIGN_MEANING = 6.5
 EPSILON = 1e-9  # of a cover, which is a quotient of sums
 # The background: the level of unrelated texts.
 PRIOR_TEXTS = 30  # weight of typical sentences in a level, in texts of the index
@@ -251,6 +255,8 @@ def rate_texts(
     text_levels = np.array([levels[source] for source in sources], np.float64)
     closeness = matches.cosines - text_levels - HUBNESS * matches.hubness
     by_meaning = MEANING_OFFSET + MEANING_SLOPE * (scale.factor * closeness + scale.shift)
+    if scale == UNSCALED and not is_english(clause.text):
+        by_meaning -= FOREIGN_MEANING
     hint = MATCHES_HINT + clause.is_report * MATCHES_REPORT
     hints = {source: -math.inf if source in HINT_NEEDED else 0.0 for source in levels}
     hints |= {source: hint - NAMES * (source in named) for source in asked}
