@@ -14,10 +14,11 @@ from tests.evaluate.world import MOMENTS, Answer, as_row, colour_encoder, read, 
 from tests.fakes import write_film
 from tests.metrics.naive import naive_overlap
 from tests.noting import note_calls
+from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background
 from vidret.data.benchmarks.moments import read_labelled
 from vidret.data.benchmarks.registry import DATASETS, Benchmark, SplitSource
 from vidret.data.benchmarks.splits import read_split
-from vidret.data.records import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, LabelledQuery, Scoring, find_videos
+from vidret.data.records import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, LabelledQuery, Scoring, Split, find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import Evaluation
@@ -126,6 +127,18 @@ def test_predictions_have_the_format_of_submissions(
             row["query"], 50, video=world / "videos" / f"{row['vid']}.mp4", overlapping=True, weak=True
         )
         assert prediction.spans.tolist() == [[m.start, m.end, m.score] for m in moments]
+
+
+def test_report_names_the_words_that_moments_are_found_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = make_films(tmp_path)
+    add_all_words(index)
+    fake_sentences(monkeypatch)
+    save_background(index)
+    query = LabelledQuery("1", "blue.mp4", "good morning captain", 8.0, ((5.0, 7.0),))
+    split = Split("moments", (), ("blue.mp4",), queries=(query,))
+    with Engine(index, NamedColours()) as engine:
+        report, _ = evaluate_moments(Evaluation(engine, split, Gallery(*find_videos(split.videos, tmp_path), {})))
+    assert report.settings["by"] == "the similarity curve, speech, screen, subtitles"
 
 
 def test_report_describes_data_model_and_settings(report: dict[str, Any], located: Located) -> None:

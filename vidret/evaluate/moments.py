@@ -22,6 +22,8 @@ from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_p
 from vidret.metrics.grounding import score_moments, score_multi_moments
 from vidret.metrics.highlight import DomainReport, HighlightReport, score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction, read_predictions
+from vidret.store.texts.store import TextCounts
+from vidret.store.texts.upkeep import count_texts
 from vidret.types import LocateOptions, Query, SearchOptions
 from vidret.types import Sequence as EventSequence
 
@@ -123,7 +125,7 @@ def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[R
             ranks[query.id] = videos.index(true_videos[query.id]) + 1 if true_videos[query.id] in videos else 0
             retrieved[query.id] = [RetrievedMoment(str(m.video), m.start, m.end) for m in everywhere]
     results: dict[str, Any] = score_matched(split.scoring, queries, predictions) if labelled else {}
-    settings = _find_settings(engine, PROTOCOL, num_spans=NUM_SPANS)
+    settings = _find_settings(engine, PROTOCOL, count_texts(engine.path), num_spans=NUM_SPANS)
     if retrieved:
         content_queries = [replace(query, video=true_videos[query.id]) for query in queries]
         results["corpus"] = {"num_videos": engine.info().videos, **_score_corpus(content_queries, retrieved, ranks)}
@@ -238,9 +240,9 @@ def _describe_query(query: LabelledQuery, prediction: Prediction) -> dict[str, A
     return row
 
 
-def _find_settings(engine: Engine, protocol: str, **more: Any) -> dict[str, Any]:
+def _find_settings(engine: Engine, protocol: str, texts: Sequence[TextCounts] = (), **more: Any) -> dict[str, Any]:
     by = "the trained head" if engine.grounder is not None else "the similarity curve"
-    return {"by": by, "protocol": protocol, **more}
+    return {"by": ", ".join([by, *(counts.source for counts in texts)]), "protocol": protocol, **more}
 
 
 RATED_PROTOCOL = (
@@ -273,5 +275,5 @@ def evaluate_rated(evaluation: Evaluation) -> Report:
         rows.append({"id": query.id, "text": query.text, **score_rated([query], retrieved)["nDCG"]})
     results = {"rated": score_rated(queries, retrieved) | {"num_videos": engine.info().videos}}
     corpus = {"corpus_moments": CORPUS_MOMENTS, "corpus_videos": CORPUS_VIDEOS}
-    settings = _find_settings(engine, RATED_PROTOCOL, **corpus)
+    settings = _find_settings(engine, RATED_PROTOCOL, count_texts(engine.path), **corpus)
     return evaluation.report("rated", settings=settings, results=results, per_query=rows, doing="locating")

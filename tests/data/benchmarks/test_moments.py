@@ -161,6 +161,8 @@ def test_custom_queries_have_a_video_with_windows_or_none(tmp_path: Path) -> Non
         absent,
         {**absent, "qid": "x", "relevant_windows": []},
         {**busy, "qid": 7, "about": "ignored"},
+        {"query": "the line is busy", "file": "a.mp4", "relevant_windows": [[1, 2.5], [4, 5]]},
+        {"query": "a purple cow", "file": None},
     )
     path = write(tmp_path / "queries.jsonl", rows)
     split = moments.read_queries("queries", path)
@@ -170,5 +172,7 @@ def test_custom_queries_have_a_video_with_windows_or_none(tmp_path: Path) -> Non
         CorpusQuery("2", None, "a purple cow", "absent"),
         CorpusQuery("x", None, "a purple cow", "absent"),
         CorpusQuery("7", "a.mp4", "the line is busy", "speech", spans),
+        CorpusQuery("5", "a.mp4", "the line is busy", "other", spans),
+        CorpusQuery("6", None, "a purple cow", "absent"),
     )
     assert (split.name, split.files, split.videos) == ("queries", (str(path),), ("a.mp4",))

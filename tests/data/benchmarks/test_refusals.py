@@ -138,7 +138,6 @@ ROWS: list[tuple[Callable[[str, Path], Split], dict[str, Any], list[tuple[dict[s
         {"query": "the line is busy", "kind": "speech", "file": "a.mp4", "relevant_windows": [[1, 2.5]]},
         [
             ({"kind": 3}, "kind must be a non-empty string, got 3"),
-            ({"kind": None}, "kind is missing"),
             ({"file": ""}, "file must be a non-empty string, got ''"),
             ({"relevant_windows": []}, "relevant_windows must contain at least one window of the file, got none"),
             ({"relevant_windows": "1-2"}, "relevant_windows must be a list, got '1-2'"),

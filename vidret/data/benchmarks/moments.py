@@ -305,10 +305,11 @@ def read_rated(name: str, path: Path, corpus_path: Path | None = None) -> Split:
 
 
 def read_queries(name: str, path: Path) -> Split:
-    """Read queries: one JSON object per line with ``query``, ``kind``, ``file`` and ``relevant_windows``.
+    """Read queries: one JSON object per line with ``query``, ``file`` and ``relevant_windows``.
 
     ``file`` is null if no video matches; ``relevant_windows``, in seconds, is then empty, null or left out. An optional
-    ``qid`` is the id of the query; it defaults to the number of the query, from 1.
+    ``qid`` is the id of the query; it defaults to the number of the query, from 1. An optional ``kind`` groups queries;
+    it defaults to "absent" without a file, else to "other".
     """
     locations: dict[str, str] = {}
     queries = []
@@ -320,7 +321,8 @@ def read_queries(name: str, path: Path) -> Split:
             raise row.error("relevant_windows must contain at least one window of the file, got none")
         if video_id is None and windows:
             raise row.error(f"relevant_windows must be empty where file is null, got {len(windows)}")
-        queries.append(CorpusQuery(query_id, video_id, row.text("query"), row.text("kind"), windows))
+        kind = row.text("kind") if "kind" in row.values else "absent" if video_id is None else "other"
+        queries.append(CorpusQuery(query_id, video_id, row.text("query"), kind, windows))
     if not queries:
         raise VidretError(f"{path}: must contain at least one query, got none")
     videos = tuple(dict.fromkeys(query.video for query in queries if query.video is not None))
