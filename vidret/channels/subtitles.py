@@ -129,11 +129,10 @@ def _read_packet(packet: Any, zero_s: float, limits: EntryLimits) -> Iterator[Ti
     except (av.FFmpegError, OSError, ValueError):
         return
     for item in decoded:
-        for entry in getattr(item, "rects", None) or [item]:  # PyAV before 15 returns sets of entries
-            if ass := getattr(entry, "ass", None):
-                raw, track = _strip_fields(ass), packet.stream.index
-                text = limits.make(max(start_s, 0.0), end_s, raw, language=language, track=track)
-                yield from () if text is None else (text,)
+        if ass := getattr(item, "ass", None):
+            raw, track = _strip_fields(ass), packet.stream.index
+            text = limits.make(max(start_s, 0.0), end_s, raw, language=language, track=track)
+            yield from () if text is None else (text,)
 
 
 def _strip_fields(event: bytes | str) -> str:

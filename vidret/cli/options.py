@@ -167,6 +167,7 @@ def index_option(panel: str | None = None, *, text: str = "Index folder.") -> An
 
 
 IndexOption = Annotated[Path, index_option(SCOPE)]
+OnlyIndexOption = Annotated[Path, index_option()]  # of a command without options on where to search
 IndexesOption = Annotated[
     list[Path], index_option(SCOPE, text="Index folder. Repeatable: several are searched as if they were merged.")
 ]

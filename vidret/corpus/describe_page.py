@@ -7,7 +7,7 @@ from pathlib import Path
 from vidret.corpus.describing import ExampleFrame, FolderDescription, RankedPhrase
 from vidret.corpus.overview import ContentCluster, FolderOverview, MapPoint
 from vidret.corpus.phrases import WordShare, WordUse
-from vidret.present.html import FrameImages, escape_text, render_table, write_document
+from vidret.present.html import FrameImages, escape_text, render_facts, render_table, write_document
 from vidret.text import display_path, file_name, format_count, format_time
 
 MAP_IMAGE = (160, 120)
@@ -66,8 +66,7 @@ def write_description_page(
 
 def render_overview(found: FolderOverview, frames: "_FrameCounter") -> Iterator[str]:
     """Yield the sections of an overview."""
-    facts = (f"<dt>{name}</dt><dd>{escape_text(value)}</dd>" for name, value in list_facts(found))
-    yield f"<dl>{''.join(facts)}</dl>"
+    yield render_facts(list_facts(found))
     yield "<h2>Clusters</h2>"
     for cluster_index, cluster in enumerate(found.clusters):
         yield render_cluster(cluster_index, cluster, found, frames)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vidret.errors import DecodeError
-from vidret.present.html import FrameImages, Table, escape_text, render_table, write_document
+from vidret.present.html import FrameImages, Table, escape_text, render_facts, render_table, write_document
 from vidret.text import file_name, format_time
 from vidret.video.probe import probe
 
@@ -80,8 +80,7 @@ def tabulate_prompts(report: Mapping[str, Any], limit: int | None = None) -> Tab
 
 def write_generated_page(report: Mapping[str, Any], out: Path) -> None:
     """Write a report as one self-contained HTML file; raise VidretError if it cannot be written."""
-    facts = "".join(f"<dt>{escape_text(name)}</dt><dd>{escape_text(value)}</dd>" for name, value in list_scores(report))
-    sections = ["<h1>Generated videos</h1>", f"<dl>{facts}</dl>"]
+    sections = ["<h1>Generated videos</h1>", render_facts(list_scores(report))]
     if report["topics"]:
         about = "Below says how many standard errors the alignment is below that of all prompts."
         sections += ["<h2>Topics, the worst first</h2>", f'<p class="facts">{about}</p>']

@@ -181,9 +181,14 @@ def _collect(
 def score_texts_by_rank(texts: Float32[np.ndarray, "video dim"], vectors: Float32[np.ndarray, "video dim"]) -> float:
     """Return the percentage of other videos that score lower than a text's own video; ties count half."""
     scores = texts @ vectors.T
-    true_scores = np.diag(scores)[:, None]
+    return _rank_among_others(np.diag(scores), scores)
+
+
+def _rank_among_others(true_scores: Float32[np.ndarray, " video"], scores: Float32[np.ndarray, "video video"]) -> float:
+    """Return the percentage of the scores of a text for other videos that are below its true one; ties count half."""
     others = ~np.eye(len(scores), dtype=bool)
-    return 100 * float((scores < true_scores)[others].mean() + (scores == true_scores)[others].mean() / 2)
+    gaps = np.sign(true_scores[:, None] - scores)[others]
+    return 50 + 50 * float(gaps.mean(dtype=np.float64))
 
 
 def _corrupt_videos(
@@ -196,13 +201,11 @@ def _corrupt_videos(
 ) -> CorruptionResult:
     """Return the effect of a corruption at each strength; the other videos of the gallery stay unchanged."""
     found, by_text = [], []
-    others = ~np.eye(len(videos), dtype=bool)
     for strength in range(1, NUM_STRENGTHS + 1):
         changed = [replace(video, pixels=corrupt(video.pixels, name, strength)) for video in videos]
         vectors = encode_videos(encoder, changed, count)
         found.append(100 * float(((vectors @ originals.T).argmax(axis=1) == np.arange(len(videos))).mean()))
-        true_scores, scores = (texts * vectors).sum(axis=1)[:, None], texts @ originals.T
-        by_text.append(100 * float((scores < true_scores)[others].mean() + (scores == true_scores)[others].mean() / 2))
+        by_text.append(_rank_among_others((texts * vectors).sum(axis=1), texts @ originals.T))
     return CorruptionResult(name=name, levels=CORRUPTIONS[name].levels, found=tuple(found), text=tuple(by_text))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from vidret.evaluate.report import Report
 from vidret.evaluate.tables import Facts, describe_missing, make_tables, name_data
-from vidret.present.html import FrameImages, escape_text, render_table, write_document
+from vidret.present.html import FrameImages, escape_text, render_facts, render_table, write_document
 from vidret.text import format_time
 
 MAX_K = 100  # the largest K for which recall is plotted
@@ -56,8 +56,7 @@ def render_summary(facts: Facts) -> Iterator[str]:
         "scored by": settings.get("rerank") or settings.get("by"),
         "time": ", ".join(f"{name} {format_time(seconds)}" for name, seconds in facts["seconds"].items()),
     }
-    items = (f"<dt>{escape_text(name)}</dt><dd>{escape_text(value)}</dd>" for name, value in summary.items())
-    yield f"<dl>{''.join(items)}</dl>"
+    yield render_facts(summary.items())
     for line in (*describe_missing(data), *(f"Note: {note}" for note in data["notes"])):
         yield f'<p class="note">{escape_text(line)}</p>'
 

@@ -76,6 +76,12 @@ def escape_text(text: object) -> str:
     return escape(sanitize(str(text)))
 
 
+def render_facts(facts: Iterable[tuple[str, object]]) -> str:
+    """Return names and values as a list in HTML."""
+    items = (f"<dt>{escape_text(name)}</dt><dd>{escape_text(value)}</dd>" for name, value in facts)
+    return f"<dl>{''.join(items)}</dl>"
+
+
 def render_table(table: Table) -> str:
     """Return a table in HTML; columns of numbers are aligned to the right."""
     columns, lines = table

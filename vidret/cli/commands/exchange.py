@@ -19,6 +19,7 @@ from vidret.cli.options import (
     Loading,
     MergeOption,
     ModelOption,
+    OnlyIndexOption,
     PrecisionOption,
     WorkersOption,
     argument,
@@ -140,7 +141,7 @@ store_group = add_group("store")
 def move_command(
     source: str = argument("The present store, as vidret info shows it.", "FROM"),
     target: str = argument("The new store: faiss or milvus://..., as for vidret index --store.", "TO"),
-    index: Annotated[Path, index_option()] = DEFAULT_INDEX,
+    index: OnlyIndexOption = DEFAULT_INDEX,
 ) -> None:
     """Move the vectors from FAISS to Milvus or back. Searches keep working. Safe to interrupt and run again."""
     from vidret.store.texts.store import TextStore
@@ -160,7 +161,7 @@ NUM_LISTED = 5
 
 @app.command("reindex")
 def reindex_command(
-    index: Annotated[Path, index_option()] = DEFAULT_INDEX,
+    index: OnlyIndexOption = DEFAULT_INDEX,
     allow_loss: bool = option(
         "Switch even if some videos will no longer be found, such as those whose files are gone.", default=False
     ),

@@ -7,7 +7,7 @@ import typer
 
 from vidret.cli.app import add_group
 from vidret.cli.opening import refuse_options
-from vidret.cli.options import DEFAULT_INDEX, JsonOption, argument, choose_index, index_option, option
+from vidret.cli.options import DEFAULT_INDEX, JsonOption, OnlyIndexOption, argument, choose_index, option
 from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message
 from vidret.store.identities.persons import Persons
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from vidret.store.identities.tracks import IdentityKind
 
-PeopleIndexOption = Annotated[Path, index_option()]
 PersonArgument = Annotated[str, argument("Number or name of a person.", "PERSON")]
 KINDS: "Mapping[str, IdentityKind]" = {"people": "face", "speakers": "voice"}  # of tracks, by the group of commands
 TracksArgument = Annotated[list[int], argument("Numbers of tracks, as vidret people show prints them.", "TRACK")]
@@ -30,7 +29,7 @@ SheetOption = Annotated[Path | None, option("Also write a contact sheet.", metav
 
 def list_persons(
     context: typer.Context,
-    index: PeopleIndexOption = DEFAULT_INDEX,
+    index: OnlyIndexOption = DEFAULT_INDEX,
     hidden: bool = option("Also list those that were hidden.", default=False),
     sheet: SheetOption = None,
     as_json: JsonOption = False,
@@ -62,7 +61,7 @@ def list_persons(
 def show_person(
     context: typer.Context,
     person: PersonArgument,
-    index: PeopleIndexOption = DEFAULT_INDEX,
+    index: OnlyIndexOption = DEFAULT_INDEX,
     sheet: SheetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -82,7 +81,7 @@ def show_person(
 def forget_person(
     context: typer.Context,
     person: str | None = argument("Number or name of a person.", "PERSON", default=None),
-    index: PeopleIndexOption = DEFAULT_INDEX,
+    index: OnlyIndexOption = DEFAULT_INDEX,
     video: str | None = option("Forget everybody in this video instead.", default=None, metavar="VIDEO"),
     everybody: bool = option(
         "Forget everybody in the index instead; later runs look for nobody unless asked.", default=False, flag="--all"
@@ -112,7 +111,7 @@ def read_group(context: typer.Context) -> str:
 def name_person(
     person: PersonArgument,
     new_name: str = argument("New name; '' removes the name.", "NAME"),
-    index: PeopleIndexOption = DEFAULT_INDEX,
+    index: OnlyIndexOption = DEFAULT_INDEX,
 ) -> None:
     """Name a person: @NAME then stands for it in queries."""
     persons = open_persons(index)
@@ -124,38 +123,38 @@ def name_person(
 def merge_persons(
     person: PersonArgument,
     others: list[str] = argument("Persons to merge into the first one.", "PERSON"),
-    index: PeopleIndexOption = DEFAULT_INDEX,
+    index: OnlyIndexOption = DEFAULT_INDEX,
 ) -> None:
     """Merge several persons into one."""
     open_persons(index).merge(person, others)
     print_message(f"{', '.join([person, *others])} are one person; to take it back: vidret people undo")
 
 
-def split_person(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = DEFAULT_INDEX) -> None:
+def split_person(person: PersonArgument, tracks: TracksArgument, index: OnlyIndexOption = DEFAULT_INDEX) -> None:
     """Move some tracks of a person to a new person."""
     print(open_persons(index).split(person, tracks))
 
 
-def reject_tracks(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = DEFAULT_INDEX) -> None:
+def reject_tracks(person: PersonArgument, tracks: TracksArgument, index: OnlyIndexOption = DEFAULT_INDEX) -> None:
     """Remove tracks from a person that are somebody else's, for good."""
     open_persons(index).reject(person, tracks)
 
 
 def hide_person(
     person: PersonArgument,
-    index: PeopleIndexOption = DEFAULT_INDEX,
+    index: OnlyIndexOption = DEFAULT_INDEX,
     show: bool = option("List the person again.", default=False),
 ) -> None:
     """Leave a person out of lists."""
     open_persons(index).hide(person, hidden=not show)
 
 
-def undo_change(index: PeopleIndexOption = DEFAULT_INDEX) -> None:
+def undo_change(index: OnlyIndexOption = DEFAULT_INDEX) -> None:
     """Undo the last name, merge, split, not or hide."""
     print_message("undone" if open_persons(index).undo() else "there is nothing to undo")
 
 
-def export_person(person: PersonArgument, index: PeopleIndexOption = DEFAULT_INDEX) -> None:
+def export_person(person: PersonArgument, index: OnlyIndexOption = DEFAULT_INDEX) -> None:
     """Print all that is stored of a person, as JSON."""
     print_json(open_persons(index).export(person))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from vidret.cli.app import add_group
 from vidret.cli.opening import check_index
-from vidret.cli.options import DEFAULT_INDEX, QUERY_HELP, JsonOption, argument, index_option
+from vidret.cli.options import DEFAULT_INDEX, QUERY_HELP, JsonOption, OnlyIndexOption, argument
 from vidret.present.show import print_json, result_to_dict, show_interpretation, show_table
 from vidret.present.terminal import print_message
 from vidret.search.query.grammar import interpret
@@ -21,12 +21,11 @@ MATCHED = 3  # the exit code of vidret index --exit-code
 group = add_group("watch")
 
 NameArgument = Annotated[str, argument("Name of the watch.", "NAME")]
-WatchIndexOption = Annotated[Path, index_option()]
 
 
 @group.command("add")
 def add_command(
-    name: NameArgument, query: str = argument(QUERY_HELP, "QUERY"), index: WatchIndexOption = DEFAULT_INDEX
+    name: NameArgument, query: str = argument(QUERY_HELP, "QUERY"), index: OnlyIndexOption = DEFAULT_INDEX
 ) -> None:
     """Watch for a query: later runs of vidret index report new videos that probably match it."""
     from vidret.search.collections import add_watch
@@ -39,7 +38,7 @@ def add_command(
 
 
 @group.command("list")
-def list_command(index: WatchIndexOption = DEFAULT_INDEX, as_json: JsonOption = False) -> None:
+def list_command(index: OnlyIndexOption = DEFAULT_INDEX, as_json: JsonOption = False) -> None:
     """List the watches of an index."""
     from vidret.store.rows_file import WATCHES
 
@@ -52,7 +51,7 @@ def list_command(index: WatchIndexOption = DEFAULT_INDEX, as_json: JsonOption = 
 
 
 @group.command("remove")
-def remove_command(name: NameArgument, index: WatchIndexOption = DEFAULT_INDEX) -> None:
+def remove_command(name: NameArgument, index: OnlyIndexOption = DEFAULT_INDEX) -> None:
     """Stop watching for a query."""
     from vidret.store.rows_file import WATCHES
 
