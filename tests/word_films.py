@@ -2,13 +2,14 @@
 
 import io
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
 import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from tests.video.films import write_sound
 
 RATE = 4
 SIZE = (480, 270)
@@ -79,7 +80,7 @@ def write_worded(
                 packet.stream = track
                 container.mux(packet)
         if sound is not None:
-            _write_silence(container, sound, sum(seconds for _, seconds in scenes))
+            write_sound(container, sound, sum(seconds for _, seconds in scenes))
     return path
 
 
@@ -94,11 +95,3 @@ def draw_text(text: str, salt: int = 0) -> np.ndarray:
 def shown(texts: Sequence[Any]) -> list[str]:
     """Return the words of texts without spaces, which a reader of short lines may drop, in small letters."""
     return [text.text.replace(" ", "").lower() for text in texts]
-
-
-def _write_silence(container: Any, stream: Any, seconds: float) -> None:
-    for position in range(0, int(seconds * 16000), 1024):
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 16000, position, Fraction(1, 16000)
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 
 def write(path: Path, content: object) -> Path:
@@ -11,3 +12,9 @@ def write(path: Path, content: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
     return path
+
+
+def make_clip(uid: str, *queries: dict[str, Any]) -> dict[str, Any]:
+    """Return a clip of Ego4D with queries."""
+    annotations = [{"annotation_uid": "n1", "language_queries": list(queries)}]
+    return {"clip_uid": uid, "video_start_sec": 100.0, "video_end_sec": 580.0, "annotations": annotations}

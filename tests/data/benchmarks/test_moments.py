@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tests.data.benchmarks.annotated import write
+from tests.data.benchmarks.annotated import make_clip, write
 from vidret.data.benchmarks import moments
 from vidret.data.records import CorpusQuery, LabelledQuery
 
@@ -63,11 +63,6 @@ def test_windows_are_clipped_empty_ones_omitted_and_both_noted(tmp_path: Path) -
         "windows that extended past their video, clipped to it: 2",
         "sentences omitted because their window is empty or reversed: 3",
     )
-
-
-def make_clip(uid: str, *queries: dict[str, Any]) -> dict[str, Any]:
-    annotations = [{"annotation_uid": "n1", "language_queries": list(queries)}]
-    return {"clip_uid": uid, "video_start_sec": 100.0, "video_end_sec": 580.0, "annotations": annotations}
 
 
 def make_query(text: str | None, *times: float) -> dict[str, Any]:

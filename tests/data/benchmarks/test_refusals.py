@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.data.benchmarks.annotated import write
+from tests.data.benchmarks.annotated import make_clip, write
 from vidret.data.benchmarks import captions, moments
 from vidret.data.records import Split
 from vidret.errors import VidretError
@@ -160,11 +160,6 @@ TIMED_CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"fps": 25}, "num_frames is missing"),
     ({"fps": 25, "num_frames": 0}, "num_frames must be positive, got 0"),
 ]
-
-
-def make_clip(uid: str, *queries: dict[str, Any]) -> dict[str, Any]:
-    annotations = [{"annotation_uid": "n1", "language_queries": list(queries)}]
-    return {"clip_uid": uid, "video_start_sec": 100.0, "video_end_sec": 580.0, "annotations": annotations}
 
 
 def ask(*times: float) -> dict[str, Any]:

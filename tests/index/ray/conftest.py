@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.encode.tiny import TEXT, VISION, stir
+from tests.encode.tiny import TEXT, VISION, load_clip, stir
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import Card, ClipModel, save_model
-from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.index.options import IndexReport
 from vidret.types import Sampling
@@ -120,9 +119,7 @@ def on_ray(nodes: Nodes, **options: Any) -> Callable[..., IndexReport]:
 
 @pytest.fixture
 def encoder(model: Path) -> ClipEncoder:
-    encoder = load_encoder(str(model), device="cpu", precision="fp32")
-    assert isinstance(encoder, ClipEncoder)
-    return encoder
+    return load_clip(model)
 
 
 def call_after(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, number: int, call: Callable[[], None]) -> None:
