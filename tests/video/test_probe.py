@@ -198,7 +198,7 @@ def test_a_truncated_file_says_so(films: dict[str, Film], tmp_path: Path) -> Non
     assert 2 < info.num_frames < NUM_FRAMES
     assert info.damage == f"{info.num_frames} of 100 frames could be read: truncated"
     with av.open(str(fast)) as container:
-        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+        ends = [(packet.pos or 0) + packet.size for packet in container.demux(video=0) if packet.size]
     data = fast.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: ends[79]])  # between two frames
     assert probe(tmp_path / "cut.mp4").damage == "80 of 100 frames could be read: truncated"
