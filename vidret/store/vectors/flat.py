@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float, Float16, Float32
@@ -185,8 +185,8 @@ class Flat:
             if (head[:4], head[INNER_OFFSET:]) != (b"IxMp", b"IxSQ"):  # other kinds may refer to further files
                 raise ValueError("must be a flat index with ids")
             try:
-                index = self._faiss.read_index(str(path), self._faiss.IO_FLAG_MMAP_IFC)
-            except (RuntimeError, TypeError):  # it cannot map files here, or opens only names in UTF-8
+                index = map_index(file, self._faiss.IO_FLAG_MMAP_IFC)
+            except RuntimeError:  # it cannot map files here
                 file.seek(0)
                 index = self._faiss.read_index(self._faiss.PyCallbackIOReader(file.read))
         ids = np.sort(np.asarray(self._faiss.vector_to_array(index.id_map), np.int64))
@@ -242,6 +242,15 @@ def score_exactly(queries: Queries, vectors: Rows) -> Float32[np.ndarray, "query
 def split_batches(ids: Ids) -> list[Ids]:
     """Split ids into batches to read."""
     return [ids[first : first + BATCH] for first in range(0, len(ids), BATCH)]
+
+
+def map_index(file: BinaryIO, flags: int) -> Any:
+    """Map the index in an open file; raise RuntimeError if FAISS cannot."""
+    faiss = load_faiss()
+    try:
+        return faiss.read_index(file.name, flags)
+    except TypeError:  # it opens only names in UTF-8, and maps no callback's file
+        return faiss.read_index(f"/dev/fd/{file.fileno()}", flags)
 
 
 def make_writer(index: Any) -> Callable[[Callable[[bytes], None]], None]:

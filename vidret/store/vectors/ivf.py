@@ -24,6 +24,7 @@ from vidret.store.vectors.flat import (
     Read,
     load_faiss,
     make_writer,
+    map_index,
     merge_results,
     one_thread,
     search_index,
@@ -66,15 +67,11 @@ class Shard:
         """
         self._faiss = f = load_faiss()
         self.entry, self.coarse = entry, entry.kind in BITS
-        path = folder / entry.name
-        with path.open("rb") as file:
-            if not hasattr(f, "OnDiskInvertedLists"):
-                self._index = f.read_index(f.PyCallbackIOReader(file.read))
+        with (folder / entry.name).open("rb") as file:
+            if hasattr(f, "OnDiskInvertedLists"):
+                self._index = map_index(file, f.IO_FLAG_MMAP)
             else:
-                try:
-                    self._index = f.read_index(str(path), f.IO_FLAG_MMAP)
-                except TypeError:  # it opens only names in UTF-8, and maps no callback's file
-                    self._index = f.read_index(f"/dev/fd/{file.fileno()}", f.IO_FLAG_MMAP)
+                self._index = f.read_index(f.PyCallbackIOReader(file.read))
         self._lists = f.downcast_index(self._index.index) if self.coarse else self._index
         shape = (self._index.d, self._index.ntotal)
         if shape != (dim, entry.total):
