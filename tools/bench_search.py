@@ -48,6 +48,7 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -216,9 +217,9 @@ def measure_describe(given: argparse.Namespace, scratch: Path) -> dict[str, Any]
     }
     report: dict[str, Any] = {}
     for name, command in commands.items():
-        os.environ["XDG_CACHE_HOME"] = str(scratch / name)
         run = partial(run_vidret, *command, "--index", index)
-        report[name] = {state: measure(run) for state in ("cold", "warm")}
+        with patch.dict(os.environ, XDG_CACHE_HOME=str(scratch / name)):
+            report[name] = {state: measure(run) for state in ("cold", "warm")}
     return report
 
 
