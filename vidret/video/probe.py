@@ -274,6 +274,7 @@ def _scan(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> _Scan:
             raise DecodeError(name, NOT_DECODED)
         if kind == "mpegts" and ends_inside_packet(files.read_head(file, HEAD_BYTES), file.num_bytes):
             packets, is_cut_short = timeline.drop_last(packets), True  # the last frame is incomplete
+        # Boxes of a fragmented file at a URL are not looked for: they are spread over all of it.
         lacks_frames = not stream.frames or len(packets.dts) < stream.frames
         if kind.startswith("mov") and lacks_frames and (payload or not isinstance(file, RemoteFile)):
             is_cut_short = is_cut_short or ends_inside_box(file, file.num_bytes)
