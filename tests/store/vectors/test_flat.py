@@ -82,6 +82,7 @@ def test_saved_flat_index_can_be_loaded_where_faiss_cannot_open_its_name(tmp_pat
     again = Flat(DIM)
     again.load(folder / index.save(folder).name, 60)
     assert_exact(again, ids, vectors)
+    assert b"/not \xff utf/flat" in Path("/proc/self/maps").read_bytes()
 
 
 def test_shard_stores_ids_and_float16_values_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
