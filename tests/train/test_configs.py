@@ -111,17 +111,22 @@ def test_a_step_is_trained_with_the_configuration(
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
 def test_holding_out_videos_can_be_switched_off(
-    benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    benchmarks: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = next(path for path in CONFIGS if path.stem == "msrvtt_clip_b32")
     config = shrink_config(yaml.safe_load(path.read_text("utf-8")), benchmarks, tmp_path)
     config["data"]["init_args"]["val_share"] = 0.0
-    config["trainer"] |= {"fast_dev_run": False, "max_epochs": 1}
+    config["trainer"] |= {"fast_dev_run": False, "max_epochs": 1, "logger": True}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
     run(["fit", "--config", str(tmp_path / "small.yaml")])
     assert (tmp_path / "model.safetensors").is_file()
     assert "from the last step" in capsys.readouterr().err
+    assert not [warning for warning in recwarn if "logging interval" in str(warning.message)]
 
 
 ROOT = Path(__file__).parents[2]

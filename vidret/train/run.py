@@ -34,6 +34,7 @@ _IGNORED = (
     r"Starting from v1\.9\.0, `tensorboardX`",
     r"`isinstance\(treespec, LeafSpec\)`",
     r"Precision \S+ is not supported by the model summary",
+    r"The number of training batches \(\d+\) is smaller than the logging interval",
 )
 
 
