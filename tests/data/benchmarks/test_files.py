@@ -1,5 +1,6 @@
 """Annotation files are read with locations, and invalid files and values are refused."""
 
+import gzip
 import math
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def test_other_encodings_and_unreadable_files_are_refused_with_line_or_reason(tm
         files.read_text(write(tmp_path, "un".encode("utf-16")))
     with pytest.raises(VidretError, match=r"gone\.txt: cannot be read: No such file"):
         files.read_text(tmp_path / "gone.txt")
+    with pytest.raises(VidretError, match=r"must be text, got a file that gzip compressed$"):
+        files.read_text(write(tmp_path, gzip.compress(b"un")))
     with pytest.raises(VidretError, match="cannot be read: Is a directory"):
         files.read_text(tmp_path)
 
@@ -52,8 +55,8 @@ def test_csv_supports_quotes_extra_columns_and_multiline_cells(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("name,words\nv1,a\n", ":1: header must have the columns name, text, but lacks text"),
-        ("", ":1: header must have the columns name, text, but lacks name, text"),
+        ("name,words\nv1,a\n", ":1: header must have the columns name, text, but lacks text, got 'name,words'"),
+        ("", ":1: header must have the columns name, text, but lacks name, text, got ''"),
         ("name,text\nv1,a\nv2\n", ":3: must have 2 columns, got 1"),
         ("name,text\nv1,a,b\n", ":2: must have 2 columns, got 3"),
         ('name,text\nv1,"a" b\n', ":2: cannot be read as CSV: "),

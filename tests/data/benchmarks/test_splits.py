@@ -101,8 +101,11 @@ def test_error_lists_missing_files_and_searched_folders(tmp_path: Path) -> None:
         "msrvtt-1k-b-test needs MSRVTT_data.json and test_list_1kB_miech.txt or test_list_miech.txt: "
         f"not found in {tmp_path}, {tmp_path / 'msrvtt'}"
     )
-    with pytest.raises(VidretError, match=r"^tvsum-val needs .*: not found in .*nowhere, which is not a folder$"):
-        read_split("tvsum", tmp_path / "nowhere")
+    nowhere = tmp_path / "nowhere.csv"
+    with pytest.raises(
+        VidretError, match=rf"^annotations must be .* that exists, got {nowhere} \(captions needs .*\)$"
+    ):
+        read_split("captions", nowhere)
 
 
 def test_notes_of_the_benchmark_come_first(tmp_path: Path) -> None:

@@ -162,6 +162,8 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise VidretError(f"{path}: cannot be read: {error.strerror}") from error
+    if content.startswith(b"\x1f\x8b"):
+        raise VidretError(f"{path}: must be text, got a file that gzip compressed")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -203,9 +205,8 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[AnnotationRow]:
     try:
         header = next(table, [])
         if missing := [column for column in columns if column not in header]:
-            raise VidretError(
-                f"{path}:1: header must have the columns {', '.join(columns)}, but lacks {', '.join(missing)}"
-            )
+            rule = f"header must have the columns {', '.join(columns)}, but lacks {', '.join(missing)}"
+            raise VidretError(f"{path}:1: {rule}, got {short_repr(','.join(header))}")
         for cells in table:
             if cells:
                 yield _table_row(f"{path}:{table.line_num}", header, cells)

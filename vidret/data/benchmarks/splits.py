@@ -36,8 +36,10 @@ def read_split(name: str, folder: str | Path, split: str | None = None) -> Split
     folders = [folder.parent] if given else [folder, *(folder / subfolder for subfolder in benchmark.folders)]
     needed = [*given, *(_find_file(names, folders) for names in source.needed[len(given) :])]
     if missing := [names for names, path in zip(source.needed, needed, strict=True) if path is None]:
-        searched = ", ".join(str(path) for path in folders if path.is_dir()) or f"{folder}, which is not a folder"
-        raise VidretError(f"{full_name} needs {' and '.join(missing)}: not found in {searched}")
+        needs = f"{full_name} needs {' and '.join(missing)}"
+        if not folder.exists():
+            raise VidretError(f"annotations must be a file or a folder that exists, got {folder} ({needs})")
+        raise VidretError(f"{needs}: not found in {', '.join(str(path) for path in folders if path.is_dir())}")
     loaded = source.read(full_name, *needed, *(_find_file(names, folders) for names in source.extra))
     return replace(loaded, notes=(*source.notes, *loaded.notes), scoring=benchmark.scoring)
 
