@@ -33,7 +33,7 @@ def calibrate_command(
     context: typer.Context,
     bank: Path | None = option(
         "Bank of typical queries: a text file with one per line, or a .jsonl file with query, caption or captions; or "
-        "none, to take the correction back. A run corrects a new starter index with sentences of its own.",
+        "none, to take the correction back. A run corrects an index by itself only if its model's file has a bank.",
         CALIBRATION,
         "FILE",
         default=None,
