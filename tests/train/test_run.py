@@ -69,6 +69,35 @@ def test_run_that_is_interrupted_leaves_a_model_and_a_checkpoint(
     assert f"written: {out} (from " in capsys.readouterr().err
 
 
+class SignalInStep(lightning.Callback):
+    """Sends a signal once, within the second step."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.signal_number = signal_number
+
+    def on_before_optimizer_step(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.global_step == 1:
+            os.kill(os.getpid(), self.signal_number)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_run_that_is_interrupted_within_a_step_resumes_without_losing_it(
+    signal_number: int, world: Path, tmp_path: Path
+) -> None:
+    def train(*callbacks: lightning.Callback, last: Path | None = None) -> dict[str, torch.Tensor]:
+        module, settings = make_module("clip"), {"enable_checkpointing": True, "limit_val_batches": 0}
+        trainer = make_trainer(tmp_path, max_steps=3, callbacks=[*callbacks, SaveLast(tmp_path)], **settings)
+        trainer.fit(module, datamodule=open_data(world), ckpt_path=last)
+        return module.state_dict()
+
+    expected = train()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
+    with pytest.raises(SystemExit):
+        train(SignalInStep(signal_number))
+    resumed = train(last=tmp_path / "last.ckpt")
+    assert [name for name, weight in expected.items() if not torch.equal(weight, resumed[name])] == []
+
+
 def test_run_that_goes_on_elsewhere_exports_the_best_of_both_parts(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import signal
 import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ _IGNORED = (
     r"Precision \S+ is not supported by the model summary",
     r"The number of training batches \(\d+\) is smaller than the logging interval",
 )
+INTERRUPTIONS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def _is_no_tip(record: logging.LogRecord) -> bool:
@@ -47,12 +49,32 @@ class SaveLast(ModelCheckpoint):
     """A callback that writes ``last.ckpt`` after each epoch and each validation, and when a run is interrupted.
 
     Lightning's ``save_last`` does that only if validation has improved, and its checkpoints leave out the end of an
-    epoch if validations are not at the end of each epoch.
+    epoch if validations are not at the end of each epoch. Ctrl-C, SIGTERM and SIGHUP wait for the end of a step: a run
+    that was interrupted within it would resume with the next batch, though this one was not trained on.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         """Set the folder; default: that of the trainer's log."""
         super().__init__(folder, filename="last", save_on_exception=True, enable_version_counter=False)
+        self._handlers: dict[int, Any] = {}
+        self._waiting: list[int] = []
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
+        """Let signals wait."""
+        self._handlers = {number: signal.signal(number, self._note) for number in INTERRUPTIONS}
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *arguments: Any) -> None:
+        """Handle the signals of the step."""
+        super().on_train_batch_end(trainer, module, *arguments)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        while self._waiting:
+            signal.raise_signal(self._waiting.pop())
+
+    def _note(self, number: int, _frame: Any) -> None:
+        if number in self._waiting:
+            raise KeyboardInterrupt  # the user insists
+        self._waiting.append(number)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Save at the end of the epoch, regardless of when validations run."""
