@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,17 @@ def test_last_weights_are_kept_whenever_validation_is(validation: dict[str, int]
     trainer = make_trainer(tmp_path, callbacks=[SaveLast(tmp_path)], **settings, **validation)
     trainer.fit(make_module("clip"), datamodule=open_data(world))
     assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 3
+
+
+def test_checkpoints_need_no_room_for_temporary_files(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
+    trainer = make_trainer(tmp_path, callbacks=[SaveLast(tmp_path)], max_steps=1, enable_checkpointing=True)
+    trainer.fit(make_module("clip"), datamodule=open_data(world))
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 1
+    with pytest.raises(VidretError, match=r"test_run.py/last\.ckpt: cannot be written \("):
+        trainer.save_checkpoint(Path(__file__) / "last.ckpt")
 
 
 def test_checkpoint_of_another_model_is_refused(world: Path, tmp_path: Path) -> None:

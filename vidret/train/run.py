@@ -6,6 +6,7 @@ import signal
 import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -15,9 +16,11 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vidret.devices import choose_device
+from vidret.disk import replacing
 from vidret.errors import DeviceError, OptionError, VidretError, read_fault
 from vidret.present.terminal import print_message
 from vidret.train.module import EXPORT, write_model
@@ -45,6 +48,24 @@ def _is_no_tip(record: logging.LogRecord) -> bool:
     return "Tip: For seamless" not in record.getMessage()
 
 
+class CheckpointFiles(TorchCheckpointIO):
+    """Checkpoints that are drafted beside the earlier one, which they replace when they are complete.
+
+    Lightning drafts them in the system's folder of temporary files. If that is on another disk, it copies them over the
+    earlier one, of which nothing is left then if the run is killed or the disk is full.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint to a path or a URL."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        content = BytesIO()  # torch.save tells no reason why it cannot write a file
+        torch.save(checkpoint, content)
+        with replacing(Path(path), durable=True) as draft:
+            draft.write_bytes(content.getbuffer())
+
+
 class SaveLast(ModelCheckpoint):
     """A callback that writes ``last.ckpt`` after each epoch and each validation, and when a run is interrupted.
 
@@ -58,6 +79,11 @@ class SaveLast(ModelCheckpoint):
         super().__init__(folder, filename="last", save_on_exception=True, enable_version_counter=False)
         self._handlers: dict[int, Any] = {}
         self._waiting: list[int] = []
+
+    def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
+        """Set how the trainer writes checkpoints."""
+        super().setup(trainer, module, stage)
+        trainer.strategy.checkpoint_io = CheckpointFiles()
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
         """Let signals wait."""
