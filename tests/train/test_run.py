@@ -37,13 +37,13 @@ def restored_signals() -> Iterator[None]:
 
 
 class End(lightning.Callback):
-    """Ends a run after two steps."""
+    """Ends a run after a step, by default the second."""
 
-    def __init__(self, by: str) -> None:
-        self.by = by
+    def __init__(self, by: str, step: int = 2) -> None:
+        self.by, self.step = by, step
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        if trainer.global_step == 2:
+        if trainer.global_step == self.step:
             if self.by == "SIGTERM":
                 os.kill(os.getpid(), signal.SIGTERM)
             else:
@@ -115,6 +115,13 @@ def test_run_that_goes_on_elsewhere_exports_the_best_of_both_parts(
     (best,) = (path for path in (tmp_path / "first" / "checkpoints").iterdir() if path.name != "last.ckpt")
     assert export_checkpoint(best, tmp_path / "again.safetensors").read_bytes() == out.read_bytes()
     assert capsys.readouterr().err.count(f"(from {best}, val/R@1 90.0)") == 2
+    best.unlink()
+    callbacks = [End("Ctrl-C", 7), ModelCheckpoint(monitor="val/R@1", mode="max"), SaveLast(), ExportBest()]
+    trainer = make_trainer(tmp_path / "third", max_epochs=4, enable_checkpointing=True, callbacks=callbacks)
+    with pytest.raises(SystemExit):
+        trainer.fit(make_module("clip", out=str(out)), datamodule=open_data(world), ckpt_path=last)
+    assert "(from the last step)" in capsys.readouterr().err, "the best one was removed"
+    assert (tmp_path / "third" / "checkpoints" / "last.ckpt").is_file()
 
 
 @pytest.mark.parametrize("validation", [{"val_check_interval": 2}, {"check_val_every_n_epoch": 2}], ids=str)

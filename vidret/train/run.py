@@ -142,9 +142,8 @@ class ExportBest(Callback):
         out = getattr(module, "out", None)
         if out is None or not trainer.is_global_zero:
             return
-        chosen = next(
-            (saved for saved in _find_checkpointing(trainer) if saved.monitor and saved.best_model_path), None
-        )
+        best = [saved for saved in _find_checkpointing(trainer) if saved.monitor and saved.best_model_path]
+        chosen = next((saved for saved in best if Path(saved.best_model_path).is_file()), None)
         if chosen is None:
             module.export(Path(out))
             print_message(f"written: {out} (from the last step)")
