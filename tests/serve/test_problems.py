@@ -52,7 +52,7 @@ def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:
         assert (answer.status_code, answer.json()["status"]) == (status, status)
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["detail"] == f"{method} {path} must be one of /openapi.json"
-    for path, methods in (("/api/collections/x", "DELETE, GET, PUT"), ("/api/search", "POST")):
+    for path, methods in (("/api/collections/x", "DELETE, GET, HEAD, PUT"), ("/api/search", "POST")):
         assert client.patch(path).headers["allow"] == methods
 
 

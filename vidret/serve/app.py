@@ -13,13 +13,14 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vidret.engine import Engine
 from vidret.errors import OptionError
 from vidret.language.endpoint import ChatEndpoint
 from vidret.serve.access import AccessMiddleware
 from vidret.serve.fields import ImageReader
+from vidret.serve.files import NO_BODY
 from vidret.serve.metrics import MEDIA_TYPE, Metrics, MetricsMiddleware
 from vidret.serve.problems import Responses, add_error_handlers, refusals
 from vidret.serve.rights import GRANT, OPEN, READ, Right, check_rights
@@ -107,7 +108,18 @@ def create_app(
     app.include_router(knn_routes(engine, worker, images))
     _add_server_routes(app, engine, metrics)
     check_rights(app)
-    return MetricsMiddleware(AccessMiddleware(app, host=host, token=token, index=engine.path), metrics)
+    return answer_head(MetricsMiddleware(AccessMiddleware(app, host=host, token=token, index=engine.path), metrics))
+
+
+def answer_head(app: ASGIApp) -> ASGIApp:
+    """Return an app that answers HEAD as GET; the server leaves out the body."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") == "HEAD":
+            scope = {**scope, "method": "GET", NO_BODY: True}
+        await app(scope, receive, send)
+
+    return answer
 
 
 async def refuse_unknown(request: Request) -> None:
@@ -115,7 +127,7 @@ async def refuse_unknown(request: Request) -> None:
     if not request.query_params or not request.url.path.startswith("/api/"):
         return
     described = request.app.openapi()["paths"].get(request.scope["route"].path, {})
-    operation = described.get("get" if request.method == "HEAD" else request.method.lower(), {})
+    operation = described.get(request.method.lower(), {})
     parameter_names = {parameter["name"] for parameter in operation.get("parameters", ())}
     for name, value in request.query_params.items():
         if name not in parameter_names:
@@ -125,13 +137,11 @@ async def refuse_unknown(request: Request) -> None:
 def _add_server_routes(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
     """Add the checks of an orchestrator, the metrics and the page."""
 
-    @app.head("/healthz", include_in_schema=False, dependencies=[OPEN])
     @app.get("/healthz", tags=["server"], dependencies=[OPEN])
     async def check_health() -> Health:
         """Return that the server runs; needs no token."""
         return Health(status="ok", version=app.version)
 
-    @app.head("/readyz", include_in_schema=False, dependencies=[OPEN])
     @app.get("/readyz", tags=["server"], dependencies=[OPEN])
     def check_readiness() -> Health:
         """Return that the index can be read; needs no token."""
@@ -145,7 +155,6 @@ def _add_server_routes(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
 
     anyone = Depends(Right("read", within=lambda _request, _name: True))
 
-    @app.head("/", include_in_schema=False, dependencies=[anyone])
     @app.get("/", include_in_schema=False, dependencies=[anyone])
     def show_page(request: Request) -> Response:
         if name := request.scope[GRANT].collection:

@@ -24,6 +24,7 @@ from vidret.video.files import FileStat, read_mtime_ns
 
 logger = logging.getLogger(__name__)
 
+NO_BODY = "vidret.no-body"  # a key in the scope of a HEAD request
 GONE = "its file is gone"
 RELINKED = "lies behind a link, and has changed since it was indexed: index it again"
 
@@ -137,7 +138,10 @@ class OpenFileResponse(FileResponse):
         is_kept = etag in Headers(scope=scope).get("if-none-match", "")
         answer = Response(status_code=304, headers={"ETag": etag}) if is_kept else super().__call__
         try:
-            await answer(scope, receive, send if scope["method"] == "HEAD" else send_announced(send))
+            if NO_BODY in scope:  # else the whole file would be read
+                await answer({**scope, "method": "HEAD"}, receive, send)
+            else:
+                await answer(scope, receive, send_announced(send))
         except (OSError, RuntimeError) as error:  # the connection is closed, so that the client knows
             logger.warning("%s: sent in part (%s)", self._file.name, error)
         finally:

@@ -158,6 +158,7 @@ def _handle_http(request: Request, error: Exception) -> JSONResponse:
             route for route in list_routes(request.app.routes) if route.matches(request.scope)[0] is not Match.NONE
         ]
         methods = {method for route in routes for method in getattr(route, "methods", None) or ()}
+        methods |= {"HEAD"} if "GET" in methods else set()
         headers = {"Allow": ", ".join(sorted(methods))} if methods else headers
     return problem_response(error.status_code, sentence, headers)
 

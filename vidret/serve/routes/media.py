@@ -74,7 +74,6 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
             return Response(tile, media_type="image/jpeg", headers={"X-Vidret-Reason": reason})
         return Response(content, media_type="image/jpeg", headers=headers)
 
-    @router.head("/videos/{id}/stream", include_in_schema=False, dependencies=[READ])
     @router.get("/videos/{id}/stream", response_class=FileResponse, responses=FILE, dependencies=[READ])
     def send_file(video_id: fields.VideoId) -> FileResponse:
         """Return the file of a video, or the requested ranges of it."""
