@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import ColourEncoder, write_film
@@ -92,6 +92,7 @@ def list_rows(queries: Sequence[ScoredQuery], part: str) -> list[tuple[list[floa
 
 @settings(max_examples=50)
 @given(draw_queries())
+@example([make_query("a", True, (3.0, 0.125, 0.0, 0.0), (False, False, False, True))])  # both slopes become 0
 def test_no_other_weights_fit_better_by_a_naive_twin(queries: list[ScoredQuery]) -> None:
     """The loss is convex, so that weights next to which none are better are the best."""
     fitted = fit_probabilities(queries, UNFITTED)

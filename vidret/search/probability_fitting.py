@@ -222,14 +222,14 @@ def fit_weights(
 
     Only the weights that are ``free`` are fitted. Those of ``slopes`` must not be negative: they become 0 instead.
     """
-    weights = np.array(prior, np.float64)
-    targets = (labels + strength * _expit(rows @ weights)) / (1 + strength)
+    start = np.array(prior, np.float64)
+    targets = (labels + strength * _expit(rows @ start)) / (1 + strength)
     while True:
-        weights = _descend(rows, targets, weights, free)
+        weights = _descend(rows, targets, start, free)
         lowest = min(slopes, key=weights.__getitem__)
         if weights[lowest] >= 0:
             return tuple(weights.tolist())
-        weights[lowest] = 0.0
+        start[lowest] = 0.0  # from weights fitted with another value of it, no step of Newton's method may help
         free = [index for index in free if index != lowest]
 
 
