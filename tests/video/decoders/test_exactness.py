@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import av
 import numpy as np
 import pytest
 
@@ -263,17 +264,33 @@ def test_an_intact_film_whose_last_frame_the_mode_leaves_out_is_read_once(tmp_pa
         assert [frame.index for frame in decoder.stream()][-1] == (59 if mode == "exact" else 58)
 
 
+def damage(path: Path, seed: int) -> None:
+    content, rng = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    for position in rng.integers(len(content) // 3, len(content), 12):
+        content[position] ^= int(rng.integers(1, 256))
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize("mode", SAMPLING_MODES)
 @pytest.mark.parametrize("seed", [14, 24, 39])  # damage in a later group, in the last frames, and in the container
 def test_a_damaged_film_reads_the_same(tmp_path: Path, seed: int, mode: SamplingMode) -> None:
     """What FFmpeg shows in place of what it cannot decode depends on which frames are decoded already."""
     path = write_scenes(tmp_path / "damaged.mp4", [60, 60, 60], options={"g": "30", "bf": "2"})
-    content, rng = bytearray(path.read_bytes()), np.random.default_rng(seed)
     sound = read(path, 1, mode)
-    for position in rng.integers(len(content) // 3, len(content), 12):
-        content[position] ^= int(rng.integers(1, 256))
-    path.write_bytes(content)
+    damage(path, seed)
     damaged = read(path, 1, mode)
     assert damaged != sound
     for num_threads in (2, 4):
         assert read(path, num_threads, mode) == damaged
+
+
+def test_threads_do_not_log_to_python(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They would wait for the interpreter while it waits for them: a deadlock, now and then."""
+    path = write_scenes(tmp_path / "damaged.mp4", [60, 60, 60], options={"g": "30", "bf": "2"})
+    damage(path, 24)
+    av.logging.set_level(av.logging.ERROR)  # as torchvision before 0.26 does
+    try:
+        read(path, 4)
+    finally:
+        av.logging.set_level(None)
+    assert not [record for record in caplog.records if record.name.startswith("libav")]

@@ -187,6 +187,9 @@ class PyavDecoder:
         if self._num_threads > 1:
             context.thread_type = "FRAME"
             options["err_detect"] = "explode"
+            # A thread that logs to Python waits for the interpreter, which waits for that thread when it closes the
+            # decoder. PyAV logs nothing by default, but torchvision before 0.26 lets it.
+            av.logging.set_level(None)
         if self._mode != "exact":
             options["skip_loop_filter"] = "all"
             context.skip_frame = "NONREF"
