@@ -175,7 +175,7 @@ TINY: Mapping[str, TinyModel] = {
 def save_tiny(kind: str, folder: Path) -> Path:
     """Write a tiny random model of a family with its tokenizer and processor, and return the folder."""
     tiny = TINY[kind]
-    torch.manual_seed(0)
+    torch.manual_seed(4 if kind == "pe_audio_video" else 0)  # with some seeds it gives all images nearly one vector
     with hide_progress():
         model = transformers.AutoModel.from_config(tiny.make_config()).eval()
     with torch.no_grad():
