@@ -120,6 +120,11 @@ def test_an_attribute_without_an_opposite_is_refused(engine: Engine, text: str) 
         engine.search("red", sort_by="a/" + 999 * "b")
 
 
+def test_known_attributes_are_listed_in_order() -> None:
+    with pytest.raises(VidretError, match=f"one of {', '.join(sorted(OPPOSITES))}, got 'purplish'"):
+        parse_attribute("purplish")
+
+
 def test_unknown_concepts_and_queries_without_words_are_refused(engine: Engine) -> None:
     with pytest.raises(VidretError, match="@nothing: must be the name of a taught concept"):
         engine.search("red", sort_by="@nothing")

@@ -70,7 +70,8 @@ def parse_attribute(text: str) -> tuple[str, str]:
         return text.strip(), ""
     if (word := text.strip().casefold()) in OPPOSITES:
         return word, OPPOSITES[word]
-    rule = f"must be two opposites such as crowded/empty, a taught concept as @NAME, or one of {', '.join(OPPOSITES)}"
+    known = ", ".join(sorted(OPPOSITES))
+    rule = f"must be two opposites such as crowded/empty, a taught concept as @NAME, or one of {known}"
     raise OptionError(f"sort_by {rule}, got {text[:80]!r}")
 
 
