@@ -13,7 +13,7 @@ from tests.fakes import ColourEncoder, paint, write_film
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.search.concepts.encoder import SHRINKAGE, Composer, VectorSample, find_direction
-from vidret.search.concepts.storage import load_concept
+from vidret.search.concepts.storage import load_concept, save_concept
 from vidret.search.concepts.teaching import choose_share
 from vidret.store.store import Store
 from vidret.types import ComposedQuery, ConceptExample, ExampleLike, Hit, Moment
@@ -205,6 +205,18 @@ def test_wrong_input_is_refused_in_one_sentence(engine: Engine, films: Path, tmp
         engine.forget("x")
     with Store.open(engine.path, write=True), pytest.raises(StoreError, match="writ"):
         engine.teach("late", [paint("red")])
+
+
+def test_examples_of_another_dimension_are_refused(engine: Engine) -> None:
+    engine.teach("mascot", [paint("red")])
+    with Store.open(engine.path, write=True) as store:
+        taught = load_concept(store, "mascot")
+        assert taught is not None
+        save_concept(store, replace(taught, yes=taught.yes[:, 1:], no=taught.no[:, 1:]))
+    with pytest.raises(StoreError, match="@mascot must have examples of dimension 3, that of the encoder, got 2"):
+        engine.search("@mascot in the snow")
+    engine.teach("mascot", [paint("red")], replace=True)
+    assert names(engine.search("@mascot", 1))[0] in ("red", "both")
 
 
 # Images with words

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, Int64
 from vidret.align.gda import invert_shrunk
 from vidret.channels.picture.query_bank import UNRELATED
 from vidret.encode.encoder import Encoder, has_frame_vectors
+from vidret.errors import StoreError
 from vidret.search.concepts.storage import TaughtConcept, load_concept
 from vidret.search.query.marks import find_mentions, replace_mentions
 from vidret.store.lookup import spread_evenly
@@ -162,7 +163,12 @@ class ConceptEncoder:
         return np.concatenate(heard) if heard else np.zeros((0, 0), np.float32)
 
     def _find_concepts(self, text: str) -> list[TaughtConcept]:
-        return [taught for name in find_mentions(text) if (taught := load_concept(self.store, name)) is not None]
+        found = [taught for name in find_mentions(text) if (taught := load_concept(self.store, name)) is not None]
+        for taught in found:
+            if (dim := taught.yes.shape[1]) != self.dim:
+                rule = f"must have examples of dimension {self.dim}, that of the encoder"
+                raise StoreError(f"@{taught.concept.name} {rule}, got {dim}; teach it again (--replace)")
+        return found
 
     def _compose(
         self, text: str, embedding: TextEmbedding, concepts: Sequence[tuple[TaughtConcept, Vector]]
