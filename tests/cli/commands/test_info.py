@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -184,6 +186,16 @@ def test_lost_words_are_found(run: Runner, own_index: Path, own_films: Path) -> 
         assert "words" in check(run)
         repair(run)
     run.out("index", own_films, "--words", "subtitles")
+    assert "one red apple" in run.out("transcript", "red.mp4")
+
+
+def test_a_text_index_of_another_format_is_built_again(run: Runner, index: Path) -> None:
+    add_words(index, find_content(index, "red.mp4"), ["one red apple"])
+    texts = index / "words" / "texts.sqlite"
+    with closing(sqlite3.connect(texts)) as database:
+        database.execute("PRAGMA user_version = 1")
+    assert "of another format" in check(run)
+    assert repair(run).strip() == "1 damaged part, repaired: vidret index reads or encodes again what was lost"
     assert "one red apple" in run.out("transcript", "red.mp4")
 
 

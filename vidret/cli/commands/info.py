@@ -100,8 +100,8 @@ def info_command(
             if as_json:
                 print_json([*lost, *damaged])
             num_damaged = len(damaged)
-            dropped = ", dropped: vidret index reads or encodes them again" if repair and num_damaged else ""
-            print_message(f"{format_count(num_damaged, 'damaged part')}{dropped}")
+            mended = ", repaired: vidret index reads or encodes again what was lost" if repair and num_damaged else ""
+            print_message(f"{format_count(num_damaged, 'damaged part')}{mended}")
             raise typer.Exit(1 if num_damaged and not repair else 0)
         facts, moments, calibrated = store.info(), count_moments(store), list_calibrations(store)
     print_facts(facts, index, moments, calibrated, as_json=as_json)
@@ -153,7 +153,7 @@ def print_failed(store: "Store", *, as_json: bool) -> None:
 
 
 def list_damage(store: "Store", index: Path, *, repair: bool) -> "Iterator[str]":
-    """Yield the damaged parts of an index; ``repair`` drops them."""
+    """Yield the damaged parts of an index; ``repair`` drops them, or builds them again from the others."""
     from vidret.channels.picture.calibration import find_damaged_calibrations
     from vidret.store.identities.upkeep import find_damaged_identities
     from vidret.store.rows_file import COLLECTIONS, WATCHES
