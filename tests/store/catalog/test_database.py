@@ -112,11 +112,12 @@ def test_reader_without_write_permission_tries_to_reopen_again(path: Path, monke
 
 
 WRITER = """
-import sys
+import sys, time
 from pathlib import Path
 from vidret.store.catalog.database import Database
 
-while not Path(sys.argv[2]).exists():
+deadline = time.monotonic() + 120  # the test may have been killed
+while not Path(sys.argv[2]).exists() and time.monotonic() < deadline:
     writer = Database(Path(sys.argv[1]), write=True)
     for _ in range(3):
         with writer.transaction():
