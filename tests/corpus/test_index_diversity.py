@@ -6,8 +6,10 @@ import pytest
 
 from tests.evaluate import colour_index
 from tests.fakes import ColourEncoder
+from tests.noting import note_calls
 from vidret.corpus import diversity
 from vidret.corpus.diversity import IndexDiversity, measure_index_diversity
+from vidret.corpus.overview import make_overview
 from vidret.errors import VidretError
 from vidret.store.store import Store
 
@@ -26,6 +28,18 @@ def test_copies_lower_diversity(tmp_path: Path) -> None:
     assert copies.parts.by_text < varied.parts.by_text
     assert varied.parts.by_corpus > 0.99  # 1 is none
     assert (varied.num_segments, varied.prompt) == (24, None)
+
+
+def test_the_phrases_that_are_encoded_are_those_of_descriptions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = colour_index.write_colour_index(tmp_path / "a", {"a": COLOURS})
+    asked = note_calls(monkeypatch, ColourEncoder, "encode_text", lambda _, texts: tuple(texts))
+    measure(index)
+    with Store.open(index) as store:
+        make_overview(store, ColourEncoder(), "/a")
+    assert len(asked) == 2
+    assert len(set(asked)) == 1, "so that they are cached once"
 
 
 def test_a_prompt_takes_what_it_names_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

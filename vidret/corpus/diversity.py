@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from vidret.corpus.phrases import list_class_names
+from vidret.corpus.phrases import list_bank, list_class_names
 from vidret.corpus.vectors import encode_phrases, read_index_vectors
 from vidret.encode.text_cache import TextEncoder
 from vidret.errors import VidretError
@@ -216,6 +216,7 @@ def measure_index_diversity(
     else:
         drawn = np.random.default_rng(seed).permutation(num_segments)[:MAX_SAMPLES]
         chosen = vectors.segments[np.sort(drawn)].astype(np.float32)
-        texts = encode_phrases(encoder, list_class_names())
+        # Those of the class names, which come first: descriptions encode the whole list, and it is cached once.
+        texts = encode_phrases(encoder, list_bank())[: len(list_class_names())]
         parts = split_diversity(texts[(chosen @ texts.T).argmax(axis=1)], chosen)
     return IndexDiversity(prompt=prompt, num_segments=num_segments, vendi=compute_vendi(chosen), parts=parts)
