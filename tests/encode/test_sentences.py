@@ -3,8 +3,17 @@
 import numpy as np
 import pytest
 
+from vidret.channels.picture.query_bank import UNRELATED
 from vidret.channels.registry import as_sentence
-from vidret.encode.sentences import DIM, RARE_SHARE, ZIPF, _load_ranks, find_word_share, load_sentence_encoder
+from vidret.encode.sentences import (
+    DIM,
+    RARE_SHARE,
+    ZIPF,
+    _load_ranks,
+    find_word_share,
+    is_english,
+    load_sentence_encoder,
+)
 from vidret.types import TEXT_SOURCES, TimedText
 
 
@@ -63,3 +72,17 @@ def test_spellings_and_forms_of_a_word_are_used_alike_and_other_words_are_not() 
     for one, other in [("colour", "color"), ("theatre", "theater"), ("woman", "women"), ("realise", "realize")]:
         assert model.compare_words([one], [other]) > 0.5 > 0.3 > model.compare_words([one, "exist"], ["exit", "horse"])
     assert model.compare_words(["qwxyz"], ["exit"]) == model.compare_words([], ["exit"]) == 1
+
+
+FOREIGN = ["ein Hund am Strand", "une femme ouvre la porte", "un chien sur la plage", "un perro en la playa"]
+FOREIGN += ["un perro corre por la playa", "una donna nella cucina", "uma mulher abre a porta", "een man in het park"]
+FOREIGN += ["bir köpek", "собака на пляже", "海滩上的狗", "कुत्ता", "كلب على الشاطئ"]
+ENGLISH = (
+    *("", "123", "dog", "a man in a van", "Los Angeles at night", "Big Sur", "a café", "Leonardo da Vinci"),
+    *("El Capitan", "the word und on a sign", "a sign with 出口", "las vegas strip", "you've won", "I\u2019ve never"),
+)
+
+
+def test_english_is_told_from_other_languages() -> None:
+    assert [text for text in FOREIGN if is_english(text)] == []
+    assert [text for text in (*ENGLISH, *UNRELATED) if not is_english(text)] == []

@@ -9,6 +9,8 @@ import hashlib
 import json
 import logging
 import mmap
+import re
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
@@ -51,6 +53,22 @@ _BATCH = 32
 _MAX_CHARACTERS = 10_000  # per text; 128 word pieces need fewer
 ZIPF = 0.1  # share of the most frequent word; the word of rank n has 1 / n of it
 RARE_SHARE = 2e-6  # of a word outside the vocabulary
+
+# Function words of other languages that hardly occur in English, not even in names such as Las Vegas or Big Sur.
+OTHERS = {
+    "German": "das dem der ein eine einem einen einer im ist nicht und auf zum zur für über",
+    "French": "avec dans elle leur mais qui une du",
+    "Spanish": "para por una unos unas sobre",
+    "Italian": "della delle dei gli nel nella sul sulla una uno degli",
+    "Portuguese": "não um uma sobre pela pelo",
+    "Dutch": "aan bij een het naar niet voor",
+    "Polish": "nad przez się jest",
+    "Turkish": "bir ile ve için",
+}
+_PAIRS = re.compile(r"\b(?:en|sur) (?:la|le|les|el|los|las|un)\b", re.IGNORECASE)  # names have one of these words
+ENGLISH = frozenset({"and", "are", "at", "from", "her", "his", "into", "of", "the", "their", "with"})
+_FOREIGN = frozenset(word for words in OTHERS.values() for word in words.split())
+_WORD = re.compile("(?<!['\u2019])[^\\W\\d_]+")  # without the "ve" of "you've", a Turkish word
 
 
 def find_weights(wheel_file: WheelFile) -> Path:
@@ -325,3 +343,19 @@ def find_word_share(word: str) -> float:
     """
     rank = _load_ranks().get(word.lower())
     return RARE_SHARE if rank is None else ZIPF / rank
+
+
+def is_english(text: str) -> bool:
+    """Return whether a text may be English: mostly Latin letters, and English function words or no foreign ones.
+
+    A text without function words counts as English, since names and nouns do not identify a language.
+
+    >>> is_english("a dog on a beach"), is_english("ein Hund am Strand"), is_english("собака на пляже")
+    (True, False, False)
+    """
+    letters = [letter for letter in text if letter.isalpha()]
+    latin = sum(unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
+    if latin * 2 < len(letters):
+        return False
+    words = {word.casefold() for word in _WORD.findall(text)}
+    return bool(words & ENGLISH) or not (words & _FOREIGN or _PAIRS.search(text))

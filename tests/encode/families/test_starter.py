@@ -16,7 +16,6 @@ from torch import nn
 from tests.cli.runner import run_without
 from tests.fakes import write_film
 from tests.tool_loading import load_tool
-from vidret.channels.picture.query_bank import UNRELATED
 from vidret.encode.encoder import check_encoder
 from vidret.encode.families import starter
 from vidret.encode.families import starter as starter_module
@@ -29,7 +28,7 @@ from vidret.encode.families.efficientnet import (
     make_standardiser,
 )
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.families.starter import CLASS_VECTORS, CLASSIFIER, StarterEncoder, is_english, note_language
+from vidret.encode.families.starter import CLASS_VECTORS, CLASSIFIER, StarterEncoder, note_language
 from vidret.encode.sentences import find_weights, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.errors import EncoderError
@@ -278,20 +277,6 @@ def test_a_search_for_a_text_imports_no_torch(encoder: StarterEncoder, tmp_path:
     np.testing.assert_allclose([row["score"] for row in found], [hit.score for hit in hits], atol=1e-6)
     again = json.loads(run_without("torch", "index", *films, "--index", tmp_path / "index", "--words", "off", "--json"))
     assert again["unchanged"] == 2, "nor does a run that finds nothing new"
-
-
-FOREIGN = ["ein Hund am Strand", "une femme ouvre la porte", "un chien sur la plage", "un perro en la playa"]
-FOREIGN += ["un perro corre por la playa", "una donna nella cucina", "uma mulher abre a porta", "een man in het park"]
-FOREIGN += ["bir köpek", "собака на пляже", "海滩上的狗", "कुत्ता", "كلب على الشاطئ"]
-ENGLISH = (
-    *("", "123", "dog", "a man in a van", "Los Angeles at night", "Big Sur", "a café", "Leonardo da Vinci"),
-    *("El Capitan", "the word und on a sign", "a sign with 出口", "las vegas strip", "you've won", "I\u2019ve never"),
-)
-
-
-def test_english_is_told_from_other_languages() -> None:
-    assert [text for text in FOREIGN if is_english(text)] == []
-    assert [text for text in (*ENGLISH, *UNRELATED) if not is_english(text)] == []
 
 
 def test_the_starter_says_once_that_it_knows_english_alone(

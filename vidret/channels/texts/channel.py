@@ -28,8 +28,7 @@ from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.registry import HINT_NEEDED, list_asked
 from vidret.channels.texts.matching import TextMatcher, TextMatches
 from vidret.channels.texts.sentence_models import is_bundled, load_model_of
-from vidret.encode.families.starter import is_english
-from vidret.encode.sentences import SentenceModel
+from vidret.encode.sentences import SentenceModel, is_english
 from vidret.encode.text_cache import encode_once
 from vidret.errors import StoreError
 from vidret.store.catalog.schema import reading_metadata

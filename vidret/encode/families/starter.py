@@ -13,8 +13,6 @@ closed form. Thus a frame's vector does not depend on other indexed frames.
 
 import hashlib
 import logging
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -32,6 +30,7 @@ from vidret.encode.sentences import (
     SENTENCES,
     WheelFile,
     find_weights,
+    is_english,
     load_sentence_encoder,
     locate_weights,
     pool_words,
@@ -53,22 +52,7 @@ CLASSIFIER = WheelFile(
 CLASS_VECTORS = Path(__file__).with_name("starter_classes.safetensors")
 TEXT_BATCH = 32
 
-# Function words of other languages that hardly occur in English, not even in names such as Las Vegas or Big Sur.
-OTHERS = {
-    "German": "das dem der ein eine einem einen einer im ist nicht und auf zum zur für über",
-    "French": "avec dans elle leur mais qui une du",
-    "Spanish": "para por una unos unas sobre",
-    "Italian": "della delle dei gli nel nella sul sulla una uno degli",
-    "Portuguese": "não um uma sobre pela pelo",
-    "Dutch": "aan bij een het naar niet voor",
-    "Polish": "nad przez się jest",
-    "Turkish": "bir ile ve için",
-}
-_PAIRS = re.compile(r"\b(?:en|sur) (?:la|le|les|el|los|las|un)\b", re.IGNORECASE)  # names have one of these words
-ENGLISH = frozenset({"and", "are", "at", "from", "her", "his", "into", "of", "the", "their", "with"})
-_FOREIGN = frozenset(word for words in OTHERS.values() for word in words.split())
 NOTE = "%s understands English only, and this seems to be another language: %.60s; for others, see --model multilingual"
-_WORD = re.compile("(?<!['\u2019])[^\\W\\d_]+")  # without the "ve" of "you've", a Turkish word
 _noted: set[str] = set()  # names of encoders whose note has been logged
 _is_read = ContextVar("whether what an encoder understands of texts matters", default=True)
 
@@ -145,22 +129,6 @@ def load_starter(name: ModelName, *, device: str, precision: str) -> StarterEnco
     if precision not in ("auto", "fp32", "bf16"):
         raise EncoderError(f"precision of the starter must be auto, fp32 or bf16, got {precision}")
     return StarterEncoder(device=device, precision="bf16" if precision == "bf16" else "fp32", name=name)
-
-
-def is_english(text: str) -> bool:
-    """Return whether a text may be English: mostly Latin letters, and English function words or no foreign ones.
-
-    A text without function words counts as English, since names and nouns do not identify a language.
-
-    >>> is_english("a dog on a beach"), is_english("ein Hund am Strand"), is_english("собака на пляже")
-    (True, False, False)
-    """
-    letters = [letter for letter in text if letter.isalpha()]
-    latin = sum(unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
-    if latin * 2 < len(letters):
-        return False
-    words = {word.casefold() for word in _WORD.findall(text)}
-    return bool(words & ENGLISH) or not (words & _FOREIGN or _PAIRS.search(text))
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from safetensors.numpy import load_file
 from vidret.channels.base import Clause, EncodedQuery
 from vidret.channels.texts.channel import TextChannel
 from vidret.encode.encoder import Encoder
-from vidret.encode.families.starter import ignore_language, is_english
-from vidret.encode.sentences import load_sentence_encoder
+from vidret.encode.families.starter import ignore_language
+from vidret.encode.sentences import is_english, load_sentence_encoder
 from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.encoder import Composer, ConceptEncoder
 from vidret.search.concepts.storage import check_mentions
