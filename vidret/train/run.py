@@ -38,6 +38,7 @@ _IGNORED = (
     r"Starting from v1\.9\.0, `tensorboardX`",
     r"`isinstance\(treespec, LeafSpec\)`",
     r"Precision \S+ is not supported by the model summary",
+    "The dirpath has changed from",
     r"The number of training batches \(\d+\) is smaller than the logging interval",
 )
 INTERRUPTIONS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
