@@ -25,6 +25,7 @@ CARD = "vidret"  # key of the card in the metadata
 TRAINED_ON = "trained_on"  # key in a card of the training data
 DIGEST_SIZE = 6  # bytes; among 100,000 videos, another one's digest matches with a chance of one in three billion
 JOINT_FORMAT = 2  # format of a card with parts
+MAX_LISTED = 10  # weights in a message
 ALIGNER, HEAD, BANK = "aligner", "head", "bank"
 NOTHING = re.compile(r"(?!)")
 
@@ -231,7 +232,7 @@ def rename_weights(
 ) -> "dict[str, Tensor]":
     """Return weights as float32 under the names that ``translate`` gives, without those that ``ignored`` matches.
 
-    Raise ``error`` if the table has no name for a weight; the message lists all of these.
+    Raise ``error`` if the table has no name for a weight; the message lists the first of these.
     """
     renamed, unknown = {}, []
     for name, weight in weights.items():
@@ -253,7 +254,7 @@ def load_exactly(
 ) -> None:
     """Load the weights of a module, all of them or none; ``show`` returns the name of a weight for messages.
 
-    Raise ``error`` if weights are missing, unknown or of another shape; the message lists them.
+    Raise ``error`` if weights are missing, unknown or of another shape; the message lists the first of each.
     """
     expected = module.state_dict()
     changed = [name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape]
@@ -264,13 +265,18 @@ def load_exactly(
             f"{show(name)} {tuple(weights[name].shape)} for {tuple(expected[name].shape)}" for name in changed
         ],
     }
-    reasons = [f"{len(names)} weights {kind}: {', '.join(sorted(names))}" for kind, names in misfits.items() if names]
+    reasons = [_list_weights(kind, names) for kind, names in misfits.items() if names]
     if reasons:
         raise error("; ".join(reasons))
     module.load_state_dict(weights)
 
 
 def refuse_weights(kind: str, names: Iterable[str], error: type[VidretError]) -> None:
-    """Raise an error that lists weights, if there are any."""
-    if listed := sorted(names):
-        raise error(f"{len(listed)} weights {kind}: {', '.join(listed)}")
+    """Raise an error that lists the first weights, if there are any."""
+    if listed := list(names):
+        raise error(_list_weights(kind, listed))
+
+
+def _list_weights(kind: str, names: Sequence[str]) -> str:
+    shown = [*sorted(names)[:MAX_LISTED], *(["..."] if len(names) > MAX_LISTED else [])]
+    return f"{len(names)} weights {kind}: {', '.join(shown)}"

@@ -48,6 +48,7 @@ def test_converted_checkpoint_is_a_model(
     with Store.open(tmp_path / "index") as store:
         assert (store.encoder_name, store.info().searchable) == (str(out), 2)
     real_run.check_refusal(("convert", checkpoint, out, "--from", "ucofia"), 1, "weights unknown")
+    real_run.check_refusal(("convert", checkpoint, out, "--from", "clip4clip"), 2, "must be one of tempme, ")
 
 
 @pytest.mark.parametrize("method", ["ucofia", "glscl"])

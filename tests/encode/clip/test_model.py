@@ -170,4 +170,6 @@ def test_weights_load_all_or_none() -> None:
     weights = {name: torch.zeros_like(weight) for name, weight in before.items()}
     with pytest.raises(VidretError, match="1 weights unknown: more"):
         load_exactly(model, weights | {"more": torch.zeros(1)})
+    with pytest.raises(VidretError, match=r"30 weights unknown: more\.00, .*, more\.09, \.\.\.$"):
+        load_exactly(model, weights | {f"more.{index:02}": torch.zeros(1) for index in range(30)})
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())

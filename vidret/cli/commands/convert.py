@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 TEMPME, PROMPT_SWITCH, GLSCL, R2_TUNING = "TempMe", "Prompt Switch", "GLSCL", "R2-Tuning"
 JOIN = "Joining models"
+METHODS = ("tempme", "promptswitch", "ucofia", "glscl", "longclip", "videoprism", "r2tuning", "universalvtg", "vidret")
 BANK_SUFFIXES = (".txt", ".jsonl")
 BANK_SIZE = 500  # queries of a bank; more change potentials little and take longer in every index run
 
@@ -35,8 +36,7 @@ def convert_command(
     ),
     out: Path = argument("File to write (.safetensors), for --model or --head; for VideoPrism a folder.", "OUT"),
     source: str = option(
-        "Method of the checkpoint: tempme, promptswitch, ucofia, glscl, longclip, videoprism, r2tuning or "
-        "universalvtg; or vidret, to join models.",
+        f"Method of the checkpoint: {', '.join(METHODS[:-2])} or {METHODS[-2]}; or {METHODS[-1]}, to join models.",
         None,
         "METHOD",
         flag="--from",
@@ -93,6 +93,8 @@ def convert_command(
     """
     from vidret.encode.names import OFF
 
+    if source not in METHODS:
+        raise typer.BadParameter(f"must be one of {', '.join(METHODS)}, got {source}", param_hint="--from")
     level, parts = cast("MergeLevel", merge or OFF), others or []
     if source == "videoprism":
         convert_videoprism_file(checkpoint, out, parts)

@@ -185,7 +185,7 @@ def load_model(path: Path, card: Card) -> ClipModel:
 def fill_model(card: Card, weights: Mapping[str, torch.Tensor], source: str) -> ClipModel:
     """Return the model of a card with weights that must match it exactly, in evaluation mode.
 
-    Raise EncoderError if weights are missing, unknown or of another shape; the message lists them after the source.
+    Raise EncoderError if weights are missing, unknown or of another shape; the message lists some after the source.
     """
     try:
         card.check()

@@ -139,7 +139,7 @@ def convert_state_dict(
         heads: Attention heads of the vision and the text tower; default: one per 64 channels.
 
     Raises:
-        EncoderError: The source is unknown, or weights are missing or unknown; the message lists them.
+        EncoderError: The source is unknown, or weights are missing or unknown; the message lists the first.
     """
     if source not in SOURCES:
         raise EncoderError(f"source must be one of {', '.join(SOURCES)}, got {source}")
