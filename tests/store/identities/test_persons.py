@@ -177,7 +177,7 @@ def test_what_is_not_a_person_never_comes_back(index: Path) -> None:
         identities.write_tracks("a", FACES, make_tracks([0, 1, 0, 2]))
     persons.group()
     assert read_owners(index, "a") == ([0.0, 3.0, 6.0, 9.0], [1, 2, 0, 0])
-    with pytest.raises(VidretError, match=r"must be of the person \([\d, ]+\), got 4"):
+    with pytest.raises(VidretError, match=r"must be among [\d, ]+, those of the person, got 4"):
         persons.reject("dad", [4])
     with pytest.raises(VidretError, match="got none"):
         persons.split("dad", [])

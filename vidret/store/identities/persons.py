@@ -308,9 +308,8 @@ class Persons:
         person_tracks = identities.columns(person=person).ids.tolist()
         if not tracks or not set(tracks) <= set(person_tracks):
             listed = ", ".join(map(str, person_tracks[:MAX_BEST])) + ", ..." * (len(person_tracks) > MAX_BEST)
-            raise VidretError(
-                f"tracks must be of the person ({listed}), got {', '.join(map(str, sorted(tracks))) or 'none'}"
-            )
+            got = ", ".join(map(str, sorted(tracks)))
+            raise VidretError(f"tracks must be among {listed or 'none'}, those of the person, got {got or 'none'}")
         return ids_to_json(sorted(tracks))
 
 
