@@ -48,8 +48,13 @@ function openStorage() {
   }
 }
 
-/** Put a moment into the list at hand; `tellUser` is called with a sentence about it. */
-export async function addToList({ video, start, end }, tellUser) {
+/** Put a moment into the list at hand, unless it is there; `tellUser` is called with a sentence about it. */
+export const addToList = (moment, tellUser) => (pending = pending.then(() => add(moment, tellUser)));
+
+async function add({ video, start, end }, tellUser) {
+  if (!kept.length) await look();
+  const isSame = (one) => one.video === video && one.start === start && one.end === end;
+  if (atHand().moments.some(isSame)) return tellUser(`${name} has it already.`);
   try {
     const list = await ask(`${pathOf(name)}/moments`, { method: "POST", body: { moments: [{ video, start, end }] } });
     if (atHand().revision + 1 !== list.revision) past = [];

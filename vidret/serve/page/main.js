@@ -202,6 +202,7 @@ function onLink(event) {
   if (link?.origin !== location.origin || link.pathname !== "/" || link.hash) return;
   if (event.button || event.shiftKey || isModified(event)) return;
   event.preventDefault();
+  if (event.detail > 1) return; // the first click closed what was above
   const next = readPlace(link.search);
   if (!next.q && link.className !== "name") next.picture = place.picture;
   go(next, { opened: Boolean(next.v) });
@@ -241,7 +242,11 @@ function begin() {
   on("help-close", "click", () => find("help").close());
   listenToViewer(
     (time) => go({ t: time.toFixed(1) }, { replace: true }),
-    () => (history.state?.opened ? history.back() : go({ v: "", t: "" })),
+    () => {
+      closeViewer(); // at once, so that only one wish goes back
+      if (history.state?.opened) history.back();
+      else go({ v: "", t: "" });
+    },
     (frame) => searchLike(keepPicture(frame)),
   );
   listenToIndexTab(() => place.tab || search({ more: false }));
