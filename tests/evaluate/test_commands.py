@@ -57,7 +57,7 @@ def test_environment_variable_locates_benchmarks(
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
-        ("retrieval --videos nowhere", 1, "captions needs captions.jsonl or captions.csv: not found in nowhere"),
+        ("retrieval --videos nowhere", 1, "got nowhere (captions needs captions.jsonl or captions.csv)"),
         ("retrieval --videos VIDEOS --annotations WORLD", 1, "VIDEOS: no such folder of videos"),
         ("retrieval --videos WORLD --data msrvt", 2, "must be one of msrvtt-1k-a, "),
         ("retrieval --videos WORLD --data moments", 1, "moments: must have captions of its videos, got none"),
@@ -73,7 +73,7 @@ def test_environment_variable_locates_benchmarks(
         ("highlights --videos WORLD", 1, "qvhighlights-val needs highlight_val_release.jsonl"),
         ("folder nowhere", 1, "nowhere: must contain captions.jsonl, moments.jsonl or queries.jsonl, got none of them"),
         ("score --pred none.jsonl --truth WORLD", 1, "none.jsonl: cannot be read"),
-        ("score --pred none.jsonl --truth nowhere", 1, "moments needs moments.jsonl: not found in nowhere"),
+        ("score --pred none.jsonl --truth nowhere", 1, "got nowhere (moments needs moments.jsonl)"),
         ("compare none.json none.json", 1, "none.json: cannot be read"),
     ],
 )
