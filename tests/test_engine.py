@@ -183,6 +183,7 @@ def test_filters_select_videos(own: Engine, library: Path) -> None:
         return [Path(hit.path).name for hit in hits]
 
     assert sorted(found(folder=str(library / "more"))) == ["copy.mp4", "long.mp4"], "the matching path is returned"
+    assert found(name="COPY more") == ["copy.mp4"], "its other path is red.mp4"
     assert sorted(found(min_seconds=5)) == ["both.mp4", "long.mp4"]
     assert found(max_seconds=1) == []
     os.utime(library / "both.mp4", (0, 1000))

@@ -158,6 +158,16 @@ def compose(path: str) -> str:
     return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
+def has_words(path: str, words: str) -> bool:
+    """Return whether a path contains each of some words, in any case of letters.
+
+    >>> has_words("/films/Anna's Birthday 2024.mov", "2024 birthday"), has_words("/films/beach.mov", "birthday")
+    (True, False)
+    """
+    folded = compose(path).casefold()
+    return all(word in folded for word in compose(words).casefold().split())
+
+
 def make_handle(name: str) -> str:
     """Return the handle of a name, which follows an @ in a query.
 

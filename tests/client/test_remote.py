@@ -422,7 +422,7 @@ QUERIES: dict[str, Query] = {
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
 def test_local_and_remote_results_are_equal(near: Engine, far: RemoteEngine, query: Query, index: Path) -> None:
     films = index.parent / "films"
-    all_filters = Filters(str(films), 1.0, 8.0, after=86401.0, before=4e9)
+    all_filters = Filters(str(films), "film", 1.0, 8.0, after=86401.0, before=4e9)
     num_hits = []
     for filters in (Filters(), all_filters, Filters(before=86401.0), Filters(folder="/nowhere")):
         hits = near.search(query, 5, rerank=None, filters=filters)

@@ -320,6 +320,13 @@ def test_negative_terms_exclude_and_weak_results_are_announced(look: Look, refus
     assert float(page.locator(".weak img").first.evaluate("img => getComputedStyle(img).opacity")) < 1
     page.get_by_role("button", name=re.compile("^More like")).last.click()  # a plain blue film
     expect(page.get_by_role("alert")).to_have_text("Nothing else matches well. The nearest are:")
+    page.goto("/?q=PHONE .mp4")
+    page.get_by_role("link", name="Show 1 video by name").click()
+    expect(titles(page)).to_have_text(["phone"])
+    assert place_of(page) == {"name": "PHONE .mp4"}
+    page.locator("#name").fill("nowhere")
+    page.locator("#name").press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("No video matches these filters. Clear them")
 
 
 def test_unlikely_results_are_folded(look: Look, indexed: Engine) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from datetime import datetime
 from typing import Any
 
@@ -14,9 +15,14 @@ from vidret.types import ALL_VIDEOS, Filters
 
 def find_videos(store: Store, filters: Filters = ALL_VIDEOS) -> set[int]:
     """Return the videos with a live path that matches, by loops over the files."""
-    sql = f"SELECT files.video, mtime_ns, facts {MATCHING}"
+    sql = f"SELECT files.video, mtime_ns, facts, path {MATCHING}"
     rows = store._catalog.database.rows(sql, *filter_values(filters))
-    return {video for video, mtime_ns, facts in rows if has_facts(json.loads(facts), mtime_ns, filters)}
+    return {
+        video
+        for video, mtime_ns, facts, path in rows
+        if has_facts(json.loads(facts), mtime_ns, filters)
+        and all(word in os.fsdecode(path).lower() for word in (filters.name or "").lower().split())
+    }
 
 
 def has_facts(facts: dict[str, Any], mtime_ns: int | None, filters: Filters) -> bool:

@@ -68,9 +68,7 @@ def find_placed_spans(scores: VideoScores, structure: QueryStructure, options: L
     placements = iterate_placements([step.spans for step in steps], structure.gaps_s, overlapping=options.overlapping)
     spans, end_s = list[FusedSpan](), scores.end_s
     for placement in islice(placements, PLACEMENTS_PER_SPAN * options.k):
-        span = _make_span(scores, steps, placement, end_s)
-        if span not in spans:  # frames of a still scene grow to the same span
-            spans.append(span)
+        spans.append(_make_span(scores, steps, placement, end_s))
         if not options.overlapping:
             spans = drop_overlapping_spans(spans)  # grown frames may overlap
         if len(spans) == options.k:

@@ -112,6 +112,7 @@ class Filters:
 
     Attributes:
         folder: Folder that contains a file of the video, at any depth.
+        name: Words that the path of that file contains, each anywhere and in any case.
         min_seconds: Minimum duration in seconds.
         max_seconds: Maximum duration in seconds.
         after: Earliest modification time of that file, in seconds since 1970.
@@ -132,6 +133,9 @@ class Filters:
 
     folder: Annotated[
         str | None, _filter("Only videos in this folder or below this URL, at any depth.", "DIR|URL", holds="folder")
+    ] = None
+    name: Annotated[
+        str | None, _filter("Only files whose path contains each of these words, such as birthday or .mov.", "WORDS")
     ] = None
     min_seconds: Annotated[
         float | None, _filter("Minimum duration of a video in seconds.", "SECONDS", minimum=0, maximum=10**9)

@@ -24,6 +24,7 @@ def test_videos_are_listed_in_pages(client: TestClient, coloured: Path) -> None:
     assert (rest["videos"], rest["next"]) == (all_videos["videos"][2:], None)
     assert client.get("/api/videos", params={"cursor": "?"}).status_code == 422
     assert client.get("/api/videos", params={"folder": str(coloured / "films" / "red.mp4")}).json()["total"] == 1
+    assert client.get("/api/videos", params={"name": "/RED. films"}).json()["total"] == 1
     assert client.get("/api/videos", params={"min_seconds": 10}).json()["total"] == 1
     assert client.get("/api/videos", params={"limit": 0}).status_code == 422
 

@@ -44,5 +44,5 @@ def test_what_cannot_be_understood_is_said(filters: Filters) -> None:
 
 def test_filters_that_every_store_applies_are_no_facts() -> None:
     assert not has_fact_filters(ALL_VIDEOS)
-    assert not has_fact_filters(Filters(folder="/a", min_seconds=1, max_seconds=2, after=3, before=4))
+    assert not has_fact_filters(Filters(folder="/a", name="b", min_seconds=1, max_seconds=2, after=3, before=4))
     assert all(map(has_fact_filters, FACT_FILTERS))

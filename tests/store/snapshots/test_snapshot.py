@@ -40,6 +40,7 @@ TIMES = st.sampled_from([None, 0, 10, 20, -(10.0**12), 10.0**12])
 FILTERS = st.builds(
     Filters,
     folder=st.sampled_from([None, "/", *FOLDERS, "/a/0.mp4"]),
+    name=st.sampled_from([None, None, "", "0.MP4", "c a", "/b/"]),
     min_seconds=st.sampled_from([None, 10, 20]),
     max_seconds=st.sampled_from([None, 20.0, float("nan")]),
     after=TIMES,

@@ -2,13 +2,13 @@
 
 import { SOURCES } from "./words.js";
 
-export const FIELDS = ["folder", "min_seconds", "max_seconds", "filmed_after", "filmed_before", "camera", "sort_by"];
-const FACETS = ["min_height", "sound", "orientation", "language", "heard"]; // chosen by buttons
+export const FIELDS = ["folder", "name", "min_seconds", "max_seconds", "filmed_after", "filmed_before", "camera", "sort_by"];
+const FACETS = ["min_height", "sound", "orientation", "language", "heard"];
 export const FILTERS = [...FIELDS, ...FACETS, "sources"];
 const NUMBERS = ["min_seconds", "max_seconds", "min_height", "k", "v", "t"];
 export const JUDGED = ["like", "unlike"];
 const NAMES = ["tab", "q", "by", ...FILTERS, ...JUDGED, "k", "v", "t"];
-const TIMES = /^\d+@\d+(\.\d+)?(,\d+@\d+(\.\d+)?)*$/; // of videos
+const TIMES = /^\d+@\d+(\.\d+)?(,\d+@\d+(\.\d+)?)*$/;
 
 /** Read the state from a URL; missing values are "". An image is not part of the URL. */
 export function readPlace(search, picture = "") {

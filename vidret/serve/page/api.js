@@ -14,7 +14,7 @@ export async function ask(path, { method = "GET", body, signal, read = (response
   if (response.status === 503) {
     const wait = Math.min(Number(response.headers.get("Retry-After")) || 1, LONGEST_WAIT);
     await new Promise((resolve) => setTimeout(resolve, wait * 1000));
-    response = await send(path, request); // throws if dropped
+    response = await send(path, request);
   }
   if (!response.ok) throw new Error(await readProblem(response));
   return read(response);

@@ -76,7 +76,7 @@ function showStrip(days, place, go) {
   find("strip").replaceChildren(
     ...names.map((name, number) => {
       const isNewYear = name.slice(0, 4) !== names[number - 1]?.slice(0, 4);
-      const month = new Date(`${name}-15`).toLocaleString("en", { month: "short" }); // of a month
+      const month = new Date(`${name}-15`).toLocaleString("en", { month: "short" });
       const label = isNewYear ? name.slice(0, 4) : name.length === 7 ? month : name.slice(5);
       const [first, last] = [`${name}-01-01`.slice(0, 10), findLastDay(name)];
       const chosen = place.filmed_after === first && place.filmed_before === last;
@@ -134,10 +134,8 @@ function makeEmptyKinds() {
   return Array.from({ length: MOST_KINDS }, () => make("li", { className: "skeleton", ariaHidden: true }, makeLink()));
 }
 
-// The map
-
 const map = find("map");
-const tiles = new Map(); // links by moment
+const tiles = new Map();
 let moments = [];
 let view = { x: 0.5, y: 0.5, zoom: 1 };
 let at = null; // the place whose links the tiles are

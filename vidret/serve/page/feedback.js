@@ -5,10 +5,10 @@ import { clock, find, make, showIcon } from "./dom.js";
 const SIDES = { like: "More", unlike: "Less" };
 const ICONS = { like: "plus", unlike: "minus" };
 const MOST_SEEN = 200;
-const titles = new Map(); // by video
+const titles = new Map();
 let seen = new Set(); // results of the query that were in view
-let told = { of: "" }; // of these, what the server is told, for the judgements that it is of
-const results = new WeakMap(); // by card
+let told = { of: "" }; // what the server is told of these
+const results = new WeakMap();
 const inView = new IntersectionObserver(
   (entries) => entries.forEach(({ isIntersecting, target }) => isIntersecting && seen.add(results.get(target))),
   { threshold: 0.5 },

@@ -9,7 +9,7 @@ const BUSY_PAUSE = 1000; // milliseconds between requests during a run
 const CALM_PAUSE = 15000;
 
 const askIndex = latest((signal) => ask("/api/index", { signal }));
-let known = null; // the latest response
+let known = null;
 let visible = false;
 let timer = 0;
 let asksToStop = false; // until the server has answered, which a look in between does not tell
@@ -33,7 +33,7 @@ export function listenToIndexTab(whenDone) {
   on("add", "submit", async (event) => {
     event.preventDefault();
     const paths = find("paths").value.split("\n").map((path) => path.trim()).filter(Boolean);
-    if (await change("POST", { paths, retry_failed: find("retry").checked })) find("stop").focus(); // the form is hidden now
+    if (await change("POST", { paths, retry_failed: find("retry").checked })) find("stop").focus();
   });
   on("stop", "click", async () => {
     asksToStop = true;
@@ -111,7 +111,7 @@ function listNumbers({ videos, seconds, segments, num_bytes: bytes, encoder_name
 function showProgress(progress) {
   const bar = find("share");
   if (!progress) {
-    bar.removeAttribute("value"); // no progress is known yet
+    bar.removeAttribute("value");
     return tell("progress-status", "Finding files");
   }
   const { share, done, files, failed, elapsed, left, file } = progress;

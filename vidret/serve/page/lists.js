@@ -8,7 +8,7 @@ const FIRST = "My list";
 const FORMATS = { otio: "OTIO", fcpxml: "FCPXML", edl: "EDL", markers: "Resolve markers", csv: "CSV", html: "Page" };
 const dialog = find("lists");
 const storage = openStorage();
-let kept = []; // the collections of the index
+let kept = [];
 let name = storage?.getItem("list") || FIRST; // of the list at hand
 let pending = Promise.resolve(); // the changes on their way
 let past = []; // what the list was before each change, to undo it
@@ -60,7 +60,7 @@ async function add({ video, start, end }, tellUser) {
     if (atHand().revision + 1 !== list.revision) past = [];
     past.push(list.moments.slice(0, -1));
     replaceKept(list);
-    if (dialog.open) show(); // below the video
+    if (dialog.open) show();
     tellUser(`Added to ${name}: ${count(list.moments.length, "moment")}.`);
   } catch (error) {
     tellUser(error.message);
@@ -180,8 +180,6 @@ function makeItem(moments, at) {
   return make("li", {}, picture, make("div", {}, about, span, words));
 }
 
-// Saved searches
-
 function makeSaved(search) {
   const remove = make("button", { title: `Remove ${search.name}`, onclick: async () => {
     await ask(pathOf(search.name), { method: "DELETE" }).catch((error) => tell("lists-notice", error.message));
@@ -189,7 +187,7 @@ function makeSaved(search) {
     show();
   } }, "×");
   remove.dataset.change = "";
-  const lost = Object.keys(search.options).filter((name) => ![...FILTERS, "display", "k"].includes(name)); // of other programs
+  const lost = Object.keys(search.options).filter((name) => ![...FILTERS, "display", "k"].includes(name));
   const without = lost.length ? make("span", { className: "soft" }, ` opens here without ${lost.join(", ")}`) : "";
   const link = make("span", {}, make("a", { href: writePlace(placeOf(search)) }, search.name), without);
   return make("li", { className: "line" }, link, remove);

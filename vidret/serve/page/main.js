@@ -24,15 +24,13 @@ const QUOTES = /["“„]/;
 const LOST_PICTURE = "The image is gone, since images are not part of the URL: choose it again.";
 
 let place = readPlace("");
-let folded = 0; // unlikely results that are not shown
+let folded = 0;
 let answered = readPlace(""); // the state that the results are of
 let following = ""; // cursor of the next page of the list of videos
 
-// Navigation
-
 function go(change, { replace = false, opened = false } = {}) {
   const next = { ...place, ...change };
-  if (!next.q.startsWith(place.q) || next.picture !== place.picture) Object.assign(next, { like: "", unlike: "" }); // another query
+  if (!next.q.startsWith(place.q) || next.picture !== place.picture) Object.assign(next, { like: "", unlike: "" });
   if (!differ(next, place)) return;
   const entry = { picture: next.picture, opened: opened || (replace && history.state?.opened) };
   history[replace ? "replaceState" : "pushState"](entry, "", writePlace(next));
@@ -78,9 +76,9 @@ function showVideo(travelled) {
   });
 }
 
-// Search
-
 const numberAsked = ({ k }) => Math.min(MOST, Math.round(Number(k)) || PAGE);
+
+const listed = (page, asked = place) => `/api/videos?${new URLSearchParams({ ...page, ...readFilters(asked) })}`;
 
 const askHits = latest((signal, asked) => {
   const k = numberAsked(asked);
@@ -89,7 +87,7 @@ const askHits = latest((signal, asked) => {
   const image = recall(asked.picture);
   const judged = readJudged(asked);
   if (!asked.q && !image && !asked.like && asked.by === "unusual") return ask(`/api/unusual?${new URLSearchParams({ k, ...filters })}`, { signal });
-  if (!asked.q && !image && !asked.like) return ask(`/api/videos?${new URLSearchParams({ limit: k, ...filters })}`, { signal });
+  if (!asked.q && !image && !asked.like) return ask(listed({ limit: k }, asked), { signal });
   const words = asked.q && { query: asked.q, ...(sources.length && { sources }) };
   const body = { ...(image ? { image } : words), k, ...filters };
   if (asked.by === "moment" && (words || image)) return ask("/api/locate", { method: "POST", body, signal });
@@ -124,7 +122,7 @@ async function search({ more }) {
   grid.ariaBusy = null;
 }
 
-const askPage = latest((signal, cursor) => cursor && ask(`/api/videos?${new URLSearchParams({ limit: STEP, cursor, ...readFilters(place) })}`, { signal }));
+const askPage = latest((signal, cursor) => cursor && ask(listed({ limit: STEP, cursor }), { signal }));
 
 /** Add the next page of the list of videos, when its end comes near. */
 async function addPage() {
@@ -169,6 +167,7 @@ function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretati
   find("more").textContent = folded ? `${folded} less likely` : "Show more";
   if (!found.length) tellNothing();
   else if (weak) tell("notice", `Nothing ${place.like || place.unlike ? "else " : ""}matches well. The nearest are:`);
+  if (weak && place.q) tellNamed(place);
   if (found.length && QUOTES.test(place.q)) tellWordless(place);
 }
 
@@ -177,23 +176,28 @@ async function tellWordless(asked) {
   if (index?.words.length === 0 && asked === place) tell("notice", "This index has pictures only: nothing that is said or shown was read, so quotes change nothing.");
 }
 
+const linkTo = (text, change) => make("a", { href: writePlace({ ...place, ...change }) }, text);
+
+/** Offer the videos with the words of the query in their names. */
+async function tellNamed(asked) {
+  const { total } = await ask(listed({ limit: 1 }, { ...asked, name: asked.q }));
+  if (total && asked === place) find("notice").prepend(linkTo(`Show ${count(total, "video")} by name`, { q: "", name: asked.q }), ". ");
+}
+
 async function tellNothing() {
   const index = await findIndex();
-  if (!index || find("results").children.length) return; // meanwhile
+  if (!index || find("results").children.length) return;
   const { allow_index: allowed, info: { path, videos } } = index;
   const command = make("code", {}, `vidret index ~/Videos --index ${path}`);
-  const linkTo = (text, change) => make("a", { href: writePlace({ ...place, ...change }) }, text);
   const used = FILTERS.filter((name) => place[name] && name !== "sources");
   const without = linkTo("Search without quotes", { q: place.q.replace(/["“”„]/g, "") });
-  if (!videos) tell("understood"); // which says the same
+  if (!videos) tell("understood");
   if (!videos) tell("notice", "There are no videos in this index yet. Add some ", ...(allowed ? ["at ", linkTo("Index", { tab: "index" })] : ["with ", command]), ".");
   else if (QUOTES.test(place.q)) tell("notice", "Nobody says or shows this phrase word for word. ", without);
   else if (used.length) tell("notice", "No video matches these filters. ", linkTo("Clear them", Object.fromEntries(used.map((name) => [name, ""]))));
   else if (place.sources) tell("notice", "Nothing matches in the sources that you chose. ", linkTo("Search all", { sources: "" }));
   else tell("notice", "No video matches. Try fewer words, or more general ones.");
 }
-
-// Events
 
 const onJudge = (side, result) => go({ ...judge(place, side, result), k: "" });
 
@@ -231,7 +235,7 @@ function begin() {
   for (const button of document.querySelectorAll("[data-icon]")) showIcon(button, button.dataset.icon);
   listenToForm(go);
   on("put", "click", () => {
-    if (!find("ask").reportValidity()) return; // of a filter
+    if (!find("ask").reportValidity()) return;
     find("ask").requestSubmit();
     showAnswerTo(place);
   });
@@ -243,7 +247,7 @@ function begin() {
   listenToViewer(
     (time) => go({ t: time.toFixed(1) }, { replace: true }),
     () => {
-      closeViewer(); // at once, so that only one wish goes back
+      closeViewer(); // at once: a second click goes back no further
       if (history.state?.opened) history.back();
       else go({ v: "", t: "" });
     },

@@ -4,8 +4,8 @@ import { ask } from "./api.js";
 import { clock, count, find, make, mark, on, tell } from "./dom.js";
 
 const OFFERED = 8;
-const FACES = 24; // of a person
-const opened = new Set(); // whose faces are shown
+const FACES = 24;
+const opened = new Set();
 const TYPED = /(^|[\s(-])@([\p{L}\p{N}_ -]*)$/u;
 let people = [];
 

@@ -154,7 +154,7 @@ function playWhileLookedAt(link, shot, makePreview) {
   const stop = () => {
     if (link.matches(":hover, :focus-visible")) return;
     clearTimeout(timer);
-    film?.removeAttribute("src"); // ends the download
+    film?.removeAttribute("src");
     film?.load();
     film?.remove();
     film = null;
@@ -168,12 +168,12 @@ function makeFilm(stream, start, end) {
   const film = make("video", { src: stream, muted: true, playsInline: true, tabIndex: -1, ariaHidden: true });
   let zero = 0;
   const restart = () => {
-    if (!film.isConnected) return; // else it would play unseen, and keep its connection
+    if (!film.isConnected) return;
     film.currentTime = zero + start;
-    film.play().catch(() => {}); // the thumbnail stays
+    film.play().catch(() => {});
   };
   film.onloadeddata = () => {
-    zero = film.currentTime; // as in the viewer
+    zero = film.currentTime;
     restart();
   };
   film.onplaying = () => film.classList.add("seen");

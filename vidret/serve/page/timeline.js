@@ -3,7 +3,7 @@
 import { clock, draw, find, make } from "./dom.js";
 import { labelOf } from "./words.js";
 
-const WIDTH = 1000; // in SVG units
+const WIDTH = 1000;
 const HEIGHT = 100;
 const ROOM = 8; // above and below the curve
 const MOST_POINTS = 800;

@@ -14,7 +14,7 @@ from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 KM_PER_DEGREE = 111.2
 NEAR_KM = 10.0  # around a place given without a distance
 ORIENTATIONS = ("portrait", "square", "landscape")
-COMMON = frozenset(("folder", "min_seconds", "max_seconds", "after", "before"))  # applied by the catalog in SQL
+COMMON = frozenset(("folder", "name", "min_seconds", "max_seconds", "after", "before"))  # applied by the catalog
 CAMERA_BYTES = 60
 LIST_BYTES = {LANGUAGES: 40, HEARD: 200}  # of the codes of ten languages, and the names of about fifteen sounds
 NUMBERS = ("latitude", "longitude", "width", "height", "average_rate", "has_audio", "hdr")
@@ -46,7 +46,7 @@ FACT_VALUES = ", ".join(
 
 
 def has_fact_filters(filters: Filters) -> bool:
-    """Return whether filters use more than folder, duration and modification time."""
+    """Return whether filters use more than path, duration and modification time."""
     return replace(filters, **dict.fromkeys(COMMON)) != ALL_VIDEOS
 
 
@@ -90,7 +90,7 @@ def match_facts(
     """Return a mask of the files whose facts match filters; an unknown fact does not match.
 
     Args:
-        filters: Filters; those by folder, duration and modification time are ignored.
+        filters: Filters; those by path, duration and modification time are ignored.
         facts: The facts of each file's video, of type ``FACT_ROW``.
         changed_s: Modification time in seconds since 1970, NaN if unknown: used for files without a time of filming.
 

@@ -19,7 +19,7 @@ from vidret.store.folder import WriteAccess
 from vidret.store.records import DEAD_STATES, SEGMENTS
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.changes import LOG
-from vidret.text import with_slashes
+from vidret.text import has_words, with_slashes
 from vidret.types import NO_TIME, Filters
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,11 @@ def filter_values(
 def ids_to_json(ids: Sequence[int] | Ids) -> str:
     """Return ids as JSON, the parameter of ``IN_IDS``."""
     return json.dumps(np.asarray(ids, np.int64).tolist())
+
+
+def has_name(path: bytes, filters: Filters) -> bool:
+    """Return whether a path contains the words that filters ask for, which SQL does not compare."""
+    return filters.name is None or has_words(os.fsdecode(path), filters.name)
 
 
 FORMAT = 1

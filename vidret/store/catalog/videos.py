@@ -8,7 +8,16 @@ from typing import Any
 
 from vidret.errors import NotFoundError
 from vidret.store.catalog.facts import FACT_VALUES, has_fact_filters, match_facts, stack_facts, to_seconds
-from vidret.store.catalog.schema import COLUMNS, IN_IDS, INTACT, MATCHING, CheckedTables, filter_values, ids_to_json
+from vidret.store.catalog.schema import (
+    COLUMNS,
+    IN_IDS,
+    INTACT,
+    MATCHING,
+    CheckedTables,
+    filter_values,
+    has_name,
+    ids_to_json,
+)
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS, FileRecord, FileState, StoredVideo, VideoRecord
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
@@ -61,7 +70,8 @@ class Files:
             f"SELECT path, video, {INTACT['files']} {condition}", *filter_values(filters), ids_to_json(videos)
         )
         for path, video, _ in self._tables.drop_damaged("files", rows):
-            paths[video].append(os.fsdecode(path))
+            if has_name(path, filters):
+                paths[video].append(os.fsdecode(path))
         return paths
 
 
@@ -101,7 +111,11 @@ class Videos:
         asks_facts = has_fact_filters(filters)
         facts_asked = f"{FACT_VALUES}, " if asks_facts else ""
         sql = f"SELECT {columns}, {facts_asked}{intact} {MATCHING} {one} ORDER BY path"
-        rows = self._tables.drop_damaged("files", self._database.rows(sql, *values))
+        rows = [
+            row
+            for row in self._tables.drop_damaged("files", self._database.rows(sql, *values))
+            if has_name(row[0], filters)
+        ]
         if asks_facts:
             known_facts = stack_facts([row[8:-1] for row in rows])
             matching = match_facts(filters, known_facts, to_seconds([row[7] for row in rows]))

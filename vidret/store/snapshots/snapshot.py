@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, UInt8, UInt32
 
 from vidret.store.catalog.facts import has_fact_filters, match_facts, to_seconds
-from vidret.store.catalog.schema import filter_values
+from vidret.store.catalog.schema import filter_values, has_name
 from vidret.store.records import DEAD_STATES, FILE_STATES
 from vidret.store.snapshots.bitmap import Bits, Ids, contains, list_ids, make_bitmap
 from vidret.store.snapshots.changes import Position
@@ -206,6 +206,8 @@ class Snapshot:
         for bound, compare in ((min_s, np.greater_equal), (max_s, np.less_equal)):
             if bound is not None and not np.isnan(bound):  # NaN means no bound, as NULL does in SQLite
                 rows[rows] = compare(self.videos.durations[files.video_rows[rows]], bound)
+        if filters.name is not None:
+            rows[rows] = [has_name(files.paths[row], filters) for row in np.flatnonzero(rows).tolist()]
         if has_fact_filters(filters):
             facts = self.videos.facts[files.video_rows[rows]]
             rows[rows] = match_facts(filters, facts, to_seconds(files.mtimes_ns[rows]))
