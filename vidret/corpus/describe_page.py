@@ -21,8 +21,11 @@ STYLE = """
 .dot { position: absolute; width: 12px; height: 12px; margin: -6px; border-radius: 50%; border: 1px solid var(--card);
   background: var(--tone); cursor: pointer; }
 .dot:hover, .dot:focus { outline: 3px solid var(--ink); z-index: 2; }
-.shots { grid-template-columns: repeat(3, minmax(0, 240px)); }
-@media (max-width: 600px) { .dot { width: 9px; height: 9px; margin: -4.5px; } }
+.shots { grid-template-columns: repeat(4, minmax(0, 240px)); }
+@media (max-width: 600px) {
+  .dot { width: 9px; height: 9px; margin: -4.5px; }
+  .shots { grid-template-columns: 1fr 1fr; }
+}
 .tip { display: none; position: absolute; left: 16px; top: 16px; width: min(176px, 44vw); background: var(--card);
   border: 1px solid var(--line); border-radius: 6px; padding: 6px; font-size: 0.8rem; line-height: 1.3;
   overflow-wrap: anywhere; box-shadow: 0 4px 16px #0005; pointer-events: none; }
