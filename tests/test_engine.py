@@ -437,6 +437,18 @@ def test_a_search_that_is_asked_again_logs_its_notes_once(tmp_path: Path, caplog
     assert caplog.messages == ["the index has no videos yet"]
 
 
+def test_an_index_whose_files_are_all_missing_is_not_called_empty(
+    library: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        engine.index([library])
+        library.rename(tmp_path / "unmounted")
+        library.mkdir()
+        engine.index([library])
+        assert engine.search("red") == []
+    assert caplog.messages[-1] == "the files of the index are missing: index again once they are back"
+
+
 def test_info_counts_and_an_empty_index_has_no_results(engine: Engine, tmp_path: Path) -> None:
     info = engine.info()
     assert info.files["done"] == info.videos == info.complete_videos == 3
