@@ -100,6 +100,7 @@ def test_the_command_prints_a_table_and_json(generated: Path, monkeypatch: pytes
     page = (generated / "page.html").read_text()
     assert "<h3>red</h3>" in page
     assert page.count("<figure") == 4 * 6
+    assert ", 1 video<" in page
     assert "<script" not in page
     assert json.loads(run(*common, "--json").out)["num_videos"] == 6
 

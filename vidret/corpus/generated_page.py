@@ -7,7 +7,7 @@ from typing import Any
 
 from vidret.errors import DecodeError
 from vidret.present.html import FrameImages, Table, escape_text, render_facts, render_table, write_document
-from vidret.text import file_name, format_time
+from vidret.text import file_name, format_count, format_time
 from vidret.video.probe import probe
 
 NUM_WORST = 12  # prompts that are shown with frames
@@ -116,7 +116,7 @@ def list_video_remarks(report: Mapping[str, Any]) -> dict[str, list[str]]:
 def render_prompt(row: Mapping[str, Any], images: FrameImages, remarks: Mapping[str, list[str]]) -> str:
     """Return a prompt with its scores and the frames of its videos."""
     names = ("alignment", "consistency", "diversity")
-    facts = ", ".join(f"{name} {row[name]:.3f}" for name in names) + f", {row['num_videos']} videos"
+    facts = ", ".join(f"{name} {row[name]:.3f}" for name in names) + f", {format_count(row['num_videos'], 'video')}"
     shown = []
     for video in row["videos"][:MAX_VIDEOS]:
         items = "".join(f"<li>{escape_text(remark)}</li>" for remark in remarks.get(video["path"], ()))
