@@ -163,6 +163,31 @@ def test_image_query_finds_similar_frames(engine: Engine, films: Path) -> None:
         engine.search(Path("a.jpg"))  # type: ignore[arg-type]
 
 
+def test_of_identical_files_the_one_with_the_shortest_path_leads(tmp_path: Path) -> None:
+    original = write_film(tmp_path / "films" / "unimog.mp4", ("red", 2))
+    copies = [original.with_name(f"{name}.mp4") for name in ("copy of unimog", "unimog (copy)")]
+    for copy in copies:
+        shutil.copy(original, copy)
+    os.utime(original, (0, 1000))
+    other = write_film(tmp_path / "films" / "d.mp4", ("blue", 2))
+    with Engine(tmp_path / "index", ColourEncoder()) as engine, Engine(tmp_path / "more", ColourEncoder()) as more:
+        engine.index([tmp_path / "films"])
+        more.index([copies[0]])
+        with Engine([more.path, engine.path], ColourEncoder()) as together:
+            for searched in (engine, together):
+                paths = (str(original), *map(str, sorted(copies, key=lambda path: len(str(path)))))
+                (hit,) = searched.search("red", 1)
+                assert (hit.path, *hit.copies) == paths
+                assert searched.locate("red", 1)[0].path == str(original)
+                videos = searched.videos()
+                assert [video.paths for video in videos] == [paths, (str(other),)], "by the least path of each"
+        assert videos[0].paths[0] == str(original)
+        assert engine.videos()[0].changed == 1000
+        page, after = engine.list_page(limit=1)
+        assert [video.paths for video in page] == [paths]
+        assert [video.paths for video in engine.list_page(after=after or "", limit=1)[0]] == [(str(other),)]
+
+
 def test_vector_query(engine: Engine) -> None:
     blue = engine.encoder.encode_text(["blue"])[0].sentence
     found, expected = engine.search(7 * blue, 3), engine.search("blue", 3, rerank=None)
@@ -191,7 +216,7 @@ def test_filters_select_videos(own: Engine, library: Path) -> None:
     assert found(before=2000) == ["both.mp4"]
     moments = own.locate("red", filters=Filters(folder=str(library / "more")))
     assert {Path(moment.path).name for moment in moments} == {"copy.mp4", "long.mp4"}
-    assert [Path(video.paths[0]).name for video in own.videos()] == ["blue.mp4", "both.mp4", "copy.mp4", "long.mp4"]
+    assert [Path(video.paths[0]).name for video in own.videos()] == ["blue.mp4", "both.mp4", "red.mp4", "long.mp4"]
     video = own.videos(Filters(before=2000))[0]
     assert (video, video.changed) == (own.video(video.id), 1000)
     assert own.video("both.mp4") == video

@@ -974,7 +974,7 @@ class Engine(VideoLibrary):
         return read_shots(store, look_up_video(store, video))
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
-        """Return the searchable videos that match, sorted by first path."""
+        """Return the searchable videos that match, in the order of their paths."""
         check_options(filters, OptionError)
         return self._index.store.videos.find(filters)
 

@@ -443,7 +443,7 @@ def test_local_and_remote_results_are_equal(near: Engine, far: RemoteEngine, que
 def test_local_and_remote_contents_are_equal(near: Engine, far: RemoteEngine, index: Path) -> None:
     assert [[Path(path).name for path in video.paths] for video in far.videos()] == [
         ["blue.mp4"],
-        ["copy.mp4", "red.mp4"],
+        ["red.mp4", "copy.mp4"],
     ]
     for video, read in zip(near.videos(), far.videos(), strict=True):
         assert read.facts == {name: video.facts[name] for name in ("width", "height", "average_rate")}

@@ -298,7 +298,7 @@ class RemoteEngine(VideoLibrary):
         return self._server.fetch_image(f"/api/thumbnails/{self._find_video(video)}?{query}")
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> "list[StoredVideo]":
-        """Return the searchable videos that match, sorted by first path."""
+        """Return the searchable videos that match, in the order of their paths."""
         videos: list[StoredVideo] = []
         fields: dict[str, object] = {"limit": PAGE, **encode_options(filters)}
         while True:

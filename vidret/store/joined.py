@@ -19,7 +19,7 @@ from typing_extensions import override
 from vidret.errors import StoreError
 from vidret.store.catalog.schema import Metadata
 from vidret.store.catalog.segments import Segments, ShotChanges
-from vidret.store.catalog.videos import Files, Videos
+from vidret.store.catalog.videos import Files, Videos, rank_path
 from vidret.store.feature_epochs import Epochs
 from vidret.store.records import (
     CALIBRATION,
@@ -177,7 +177,7 @@ class JoinedFiles(JoinedTable, Files):
         for index_number, local_ids in self._ids.list_copies(paths).items():
             for video, video_paths in self._ids.indexes[index_number].files.paths_of(local_ids, filters).items():
                 paths[name(index_number, video)].update(video_paths)
-        return {video: sorted(video_paths, key=os.fsencode) for video, video_paths in paths.items()}
+        return {video: sorted(video_paths, key=rank_path) for video, video_paths in paths.items()}
 
 
 class JoinedVideos(JoinedTable, Videos):
@@ -196,8 +196,8 @@ class JoinedVideos(JoinedTable, Videos):
             for stored in index.videos.find(filters, ids=None if local_ids is None else local_ids[index_number]):
                 key = name(index_number, stored.id)
                 paths = {*stored.paths, *(videos[key].paths if key in videos else ())}
-                videos[key] = replace(videos.get(key, stored), id=key, paths=tuple(sorted(paths, key=os.fsencode)))
-        return sorted(videos.values(), key=lambda stored: os.fsencode(stored.paths[0]))
+                videos[key] = replace(videos.get(key, stored), id=key, paths=tuple(sorted(paths, key=rank_path)))
+        return sorted(videos.values(), key=lambda stored: min(map(os.fsencode, stored.paths)))
 
     @override
     def find_intact(self, ids: Iterable[int]) -> set[int]:

@@ -63,9 +63,9 @@ class Files:
                 self._tables.increment_generation()
 
     def paths_of(self, videos: Sequence[int], filters: Filters = ALL_VIDEOS) -> dict[int, list[str]]:
-        """Return the sorted live paths of each video that match the filters."""
+        """Return the live paths of each video that match the filters, in the order of ``rank_path``."""
         paths: dict[int, list[str]] = {int(video): [] for video in videos}
-        condition = f"{MATCHING} AND video IN (SELECT value FROM json_each(?7)) ORDER BY path"
+        condition = f"{MATCHING} AND video IN (SELECT value FROM json_each(?7)) ORDER BY length(path), path"
         rows = self._database.rows(
             f"SELECT path, video, {INTACT['files']} {condition}", *filter_values(filters), ids_to_json(videos)
         )
@@ -73,6 +73,11 @@ class Files:
             if has_name(path, filters):
                 paths[video].append(os.fsdecode(path))
         return paths
+
+
+def rank_path(path: str) -> tuple[int, bytes]:
+    """Return the key that orders the paths of a video, shortest first: copies have longer names, such as "a (copy)"."""
+    return len(encoded := os.fsencode(path)), encoded
 
 
 class Videos:
@@ -98,7 +103,10 @@ class Videos:
         return VideoRecord(video_id, fingerprint, duration, json.loads(facts), num_segments, bool(complete), salvaged)
 
     def find(self, filters: Filters = ALL_VIDEOS, *, ids: Sequence[int] | None = None) -> list[StoredVideo]:
-        """Return the videos with a live path that matches, of ``ids`` if given, sorted by first path."""
+        """Return the videos with a live path that matches, of ``ids`` if given, by the least path of each.
+
+        The paths of a video have the order of ``rank_path``.
+        """
         stored = "(SELECT count(*) FROM segments WHERE segments.video = videos.id)"
         num_segments = f"iif(num_segments = 0, {stored}, num_segments)"  # 0 while a video is open-ended
         columns = f"path, videos.id, duration, facts, complete, salvaged, {num_segments}, mtime_ns"
@@ -121,10 +129,12 @@ class Videos:
             matching = match_facts(filters, known_facts, to_seconds([row[7] for row in rows]))
             rows = [row for row, matches in zip(rows, matching.tolist(), strict=True) if matches]
         for path, video_id, duration, facts, complete, salvaged, num, mtime_ns, *_ in rows:
-            if (video := videos.get(video_id)) is not None:
-                videos[video_id] = replace(video, paths=(*video.paths, os.fsdecode(path)))
-                continue
             changed = None if mtime_ns is None or mtime_ns <= NO_TIME else mtime_ns / 1e9
+            if (video := videos.get(video_id)) is not None:
+                paths = tuple(sorted((*video.paths, os.fsdecode(path)), key=rank_path))
+                changed = video.changed if paths[0] == video.paths[0] else changed
+                videos[video_id] = replace(video, paths=paths, changed=changed)
+                continue
             videos[video_id] = StoredVideo(
                 id=video_id,
                 paths=(os.fsdecode(path),),
