@@ -59,7 +59,7 @@ AnySpan = TypeVar("AnySpan", Span, FusedSpan)
 
 
 def find_fused_spans(scores: VideoScores, options: LocateOptions, *, expects_words: bool) -> list[FusedSpan]:
-    """Return the spans of a video that match a query of one clause, best first; see ``find_moments``."""
+    """Return the spans of a video that match a query of one clause, best first, then by time; see ``find_moments``."""
     wider = replace(options, k=max(options.k, MIN_SPANS))
     pictures, overlapping = _find_picture_spans(scores, 0, wider)
     rank = partial(_rank_spans, scores.texts[0], k=wider.k, expects_words=expects_words)
@@ -72,7 +72,8 @@ def find_fused_spans(scores: VideoScores, options: LocateOptions, *, expects_wor
     else:
         spans = drop_overlapping_spans(spans)
     end_s = scores.end_s
-    return [replace(span, end=min(span.end, end_s)) for span in spans[: options.k]]
+    best = sorted(spans, key=lambda span: (-span.score, span.start))[: options.k]
+    return [replace(span, end=min(span.end, end_s)) for span in best]
 
 
 def find_clause_spans(
@@ -260,7 +261,8 @@ def _add_support(span: FusedSpan, others: Sequence[FusedSpan]) -> FusedSpan:
         if overlaps and (source not in best or other.score > best[source].score):
             best[source] = other
     total = float(np.logaddexp.reduce([span.score, *(other.score for other in best.values())]))
-    return replace(span, score=total, parts=(*span.parts, *(other.parts[0] for other in best.values())))
+    # Rounded, since faint pictures move the scores of equal texts, such as all silences, by a little.
+    return replace(span, score=round(total, 3), parts=(*span.parts, *(other.parts[0] for other in best.values())))
 
 
 def gaps_between(segments: Sequence[Segment]) -> tuple[tuple[float, float], ...]:
