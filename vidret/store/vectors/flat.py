@@ -139,7 +139,7 @@ def choose_search_device(device: str, *, is_given: bool) -> str:
 
 
 class Flat:
-    """Vectors in memory with exact search. No thread may add while another searches."""
+    """Vectors with exact search, in memory or mapped. No thread may add while another searches."""
 
     def __init__(self, dim: int, *, device: str = "cpu") -> None:
         """Start empty; on a device ``cuda:N`` a GPU copy is searched where possible; see ``GpuCopies``.
