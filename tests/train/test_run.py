@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as lightning
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
@@ -132,6 +133,16 @@ def test_last_weights_are_kept_whenever_validation_is(validation: dict[str, int]
     assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 3
 
 
+def test_run_that_fails_before_its_first_step_leaves_no_checkpoint(world: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, callbacks=[SaveLast(tmp_path)], max_epochs=3, enable_checkpointing=True)
+    trainer.fit(make_module("clip"), datamodule=open_data(world))
+    settings: dict[str, Any] = {"callbacks": [SaveLast(tmp_path / "later")], "enable_checkpointing": True}
+    trainer = make_trainer(tmp_path, max_epochs=1, **settings)
+    with pytest.raises(MisconfigurationException, match="max_epochs=1"):
+        trainer.fit(make_module("clip"), datamodule=open_data(world), ckpt_path=tmp_path / "last.ckpt")
+    assert not (tmp_path / "later" / "last.ckpt").exists(), "its optimizers were not restored"
+
+
 def test_checkpoints_need_no_room_for_temporary_files(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +204,8 @@ def test_runs_that_start_while_others_prepare_their_data_have_folders_of_their_o
         (["fit", "--config", "CONFIG", "--model.init_args.vision.width", "97"], "heads must divide width 97, got 3"),
         (["fit", "--config", "CONFIG", "--model.init_args.lr", "low"], "key \"lr\": Expected a <class 'float'> (opt"),
         (["fit", "--config", "CONFIG", "--model.init_args.vision.widht", "3"], "Option 'widht' is not accepted (opt"),
+        (["fit", "--config", "CONFIG", "--trainer.max_epochs", "-3"], "`max_epochs` must be a non-negative integer"),
+        (["fit", "--config", "CONFIG", "--trainer.strategy", "dpp"], "invalid strategy name: `strategy='dpp'`"),
         (["fit", "--config", "CONFIG", "--data.init_args.num_words", "2"], "num_words must be at least 3"),
         (["fit", "--config", "CONFIG", "--data.init_args.batch_sise", "2"], "Option 'batch_sise' is not accepted (opt"),
     ],

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -97,6 +98,11 @@ class SaveLast(ModelCheckpoint):
             signal.signal(number, handler)
         while self._waiting:
             signal.raise_signal(self._waiting.pop())
+
+    def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
+        """Save, once a step has begun; before it, a resumed run may be restored only in part."""
+        if self._handlers:
+            super().on_exception(trainer, module, exception)
 
     def _note(self, number: int, _frame: Any) -> None:
         if number in self._waiting:
@@ -235,7 +241,10 @@ class TrainingCLI(LightningCLI):
         """
         if self.config[self.subcommand].trainer.enable_checkpointing is not False:
             self.trainer_defaults["callbacks"].append(SaveLast())
-        trainer = super().instantiate_trainer(**settings)
+        try:
+            trainer = super().instantiate_trainer(**settings)
+        except ValueError as error:
+            raise MisconfigurationException(str(error)) from error
         is_on_disk = isinstance(trainer.logger, CSVLogger | TensorBoardLogger) and "://" not in trainer.logger.log_dir
         if is_on_disk and trainer.is_global_zero:
             Path(str(trainer.log_dir)).mkdir(parents=True, exist_ok=True)
@@ -280,6 +289,8 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
         reason = re.sub(r'^Parser key "([\w.]+)":', r"--\1:", " ".join(str(error).split()))
         reason = UNION.sub("", reason).partition(" - Expected a <class 'NoneType'>")[0]
         raise OptionError(f"{reason} (options follow --config: vidret train fit --help)") from error
+    except MisconfigurationException as error:
+        raise OptionError(" ".join(str(error).split())) from error
     except ValueError as error:
         # jsonargparse wraps the errors that a module or its data raise on construction.
         if isinstance(error.__cause__, VidretError):
