@@ -34,7 +34,10 @@ from vidret.present.progress import show_count, show_progress
 group = add_group("eval")
 
 HtmlOption = Annotated[
-    bool, option("Also write report.html, with curves and the worst queries.", OUTPUT, flag="--html")
+    bool,
+    option(
+        "Also write report.html; of retrieval and moments with curves and the worst queries.", OUTPUT, flag="--html"
+    ),
 ]
 # OpenAI's weights were trained with QuickGELU; under the plain name, open_clip uses another activation: worse results.
 ZERO_SHOT = "ViT-B-32-quickgelu/openai"
