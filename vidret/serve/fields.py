@@ -11,7 +11,7 @@ import anyio.to_thread
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.search.query.marks import split_exclusions
 from vidret.types import MAX_QUERY_LENGTH, NamedOption, Picture, build_options, list_options, list_row_fields
 from vidret.video.workers.image_pool import ImagePool
@@ -167,7 +167,8 @@ class ImageReader:
         """Decode base64 or a data URL to an RGB image; see ``vidret.video.images.read_image``.
 
         Raises:
-            VidretError: The text is not base64, or the image is unreadable.
+            OptionError: The text is not base64.
+            VidretError: The image is unreadable.
         """
         return await anyio.to_thread.run_sync(self._read, text, limiter=self._limiter)
 
@@ -184,4 +185,4 @@ def decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
     except ValueError:
-        raise VidretError("image must be base64, got something else") from None
+        raise OptionError("image must be base64, got something else") from None

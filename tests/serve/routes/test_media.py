@@ -298,7 +298,9 @@ def test_invalid_spans_and_unknown_videos_are_refused(client: TestClient, engine
         (red, 90, 95, 422, "has no frame"),
         (999, 0, 1, 404, "got 999"),
     ):
-        check_refusal(client.get(f"/api/videos/{video_id}/clip", params={"start": start, "end": end}), status, rule)
+        answer = client.get(f"/api/videos/{video_id}/clip", params={"start": start, "end": end})
+        check_refusal(answer, status, rule)
+        assert answer.json()["kind"] == ("usage" if "end must" in rule else "failure")
     assert list(scratch.iterdir()) == []
 
 

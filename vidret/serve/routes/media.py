@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 
 from vidret.engine import Engine
-from vidret.errors import DecodeError
+from vidret.errors import DecodeError, OptionError
 from vidret.present.cutting import cut_moment, name_clips
 from vidret.present.ffmpeg import POLL_S, Limits, find_ffmpeg
 from vidret.present.sheet import draw_reason
@@ -140,7 +140,7 @@ def clip_routes(engine: Engine, *, timeout: float) -> APIRouter:
     ) -> FileResponse:
         """Return a span of a video as an MP4 file (H.264, AAC) that is exact to the frame."""
         if not start < end <= start + MAX_CLIP_S:
-            raise RefusedError(422, f"end must be after start, {start:g}, by at most {MAX_CLIP_S:.0f} s, got {end:g}")
+            raise OptionError(f"end must be after start, {start:g}, by at most {MAX_CLIP_S:.0f} s, got {end:g}")
         is_left = threading.Event()
         leaving = asyncio.ensure_future(note_leaving(request, is_left))
         try:

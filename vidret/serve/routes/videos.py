@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from vidret.engine import Engine
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.serve import fields
 from vidret.serve.events import Send, document_events, stream_events, write_event, write_problem
 from vidret.serve.fields import (
@@ -26,7 +26,7 @@ from vidret.serve.fields import (
     with_options,
     with_rows_of,
 )
-from vidret.serve.problems import RefusedError, make_busy, refusals
+from vidret.serve.problems import make_busy, refusals
 from vidret.serve.rights import READ
 from vidret.serve.routes.search import QueryRequest, decode_query
 from vidret.serve.rows import LinkedRow, MomentRow, VideoRow, video_row, write_row
@@ -160,7 +160,7 @@ def parse_cursor(cursor: str) -> str:
     try:
         return os.fsdecode(base64.b64decode(cursor, altchars=b"-_", validate=True))
     except ValueError:
-        raise RefusedError(422, f"cursor must be one of an earlier page, got {cursor[:60]}") from None
+        raise OptionError(f"cursor must be one of an earlier page, got {cursor[:60]}") from None
 
 
 def compute_curve(
