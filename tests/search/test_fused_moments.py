@@ -318,6 +318,12 @@ def test_best_spans_are_those_of_all_in_order(seed: int, k: int, overlapping: bo
     assert [(one.score, one.index, one.span) for one in found] == sorted(every, key=lambda row: -row[0])[:k]
 
 
+def test_overlapping_spans_of_a_still_scene_are_listed_once() -> None:
+    spans = find(make_scores([], [], pictures=[bump(2, 9)] * 2), make_structure(THEN), 50, overlapping=True)
+    assert len(spans) > 1
+    assert all(span not in spans[:index] for index, span in enumerate(spans))
+
+
 @pytest.mark.parametrize("steps", [ONE, THEN])
 def test_a_head_finds_moments_where_no_frames_are_stored_yet(steps: Steps) -> None:
     scores = make_scores(*[[]] * len(steps), pictures=[bump(3, 5)] * len(steps))

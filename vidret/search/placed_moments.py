@@ -68,7 +68,9 @@ def find_placed_spans(scores: VideoScores, structure: QueryStructure, options: L
     placements = iterate_placements([step.spans for step in steps], structure.gaps_s, overlapping=options.overlapping)
     spans, end_s = list[FusedSpan](), scores.end_s
     for placement in islice(placements, PLACEMENTS_PER_SPAN * options.k):
-        spans.append(_make_span(scores, steps, placement, end_s))
+        span = _make_span(scores, steps, placement, end_s)
+        if span not in spans:  # frames of a still scene grow to the same span
+            spans.append(span)
         if not options.overlapping:
             spans = drop_overlapping_spans(spans)  # grown frames may overlap
         if len(spans) == options.k:
