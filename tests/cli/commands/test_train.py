@@ -33,7 +33,7 @@ def test_the_command_writes_what_training_reads(run: Runner, tmp_path: Path, mon
     with run_chat(lambda _: say("one\ntwo")) as chat:
         command = ("train", "captions", out, "--annotations", folder, "--llm", chat.url, "--llm-model", "small")
         code, _, err = run(*command)
-    assert (code, "0 left; use it as --data.init_args.rewritten" in err) == (0, True)
+    assert (code, "3 of 3 captions in other words; use it as --data" in err) == (0, True)
     rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert rows[0] == {"video": "v0", "caption": "caption 0 of 0", "variants": ["one", "two"]}
     run.check_refusal(("train", "captions", out, "--annotations", folder), 2, "--llm")

@@ -13,6 +13,7 @@ from vidret.errors import MissingExtraError, VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
+from vidret.text import format_count
 
 
 @app.command(
@@ -112,7 +113,8 @@ def train_captions_command(
     endpoint = make_endpoint(llm, llm_model, llm_timeout)
     with show_count("rewriting", "captions") as on_count:
         num_left = rewrite_captions(captions, endpoint, out, variants=variants, seen=seen, on_progress=on_count)
-    print_message(f"{out}: captions in other words, {num_left} left; use it as --data.init_args.rewritten {out}")
+    done = f"{len(captions) - num_left} of {format_count(len(captions), 'caption')}"
+    print_message(f"{out}: {done} in other words; use it as --data.init_args.rewritten {out}")
     if num_left:
         raise typer.Exit(1)
 
