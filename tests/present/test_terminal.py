@@ -70,7 +70,7 @@ def test_log_records_are_printed_once_and_only_inside(capsys: pytest.CaptureFixt
         try:
             raise VidretError(HOSTILE)
         except VidretError:
-            logger.exception("it broke")
+            logger.exception("\nit broke")  # as Lightning begins some messages
     logger.warning("after the end")
     lines = capsys.readouterr().err.splitlines()
     assert lines[:3] == [f"WARNING: {SHOWN}: is empty", "ERROR: it broke", "Traceback (most recent call last):"]

@@ -173,7 +173,7 @@ class _TerminalHandler(logging.Handler):
             trace = {"traceback": logging.Formatter().formatException(record.exc_info)} if record.exc_info else {}
             _print_json(record.levelname.lower(), record.name, record.getMessage(), **trace)
             return
-        print_message(f"{record.levelname}: {record.getMessage()}")
+        print_message(f"{record.levelname}: {record.getMessage().strip()}")
         if record.exc_info:
             for line in logging.Formatter().formatException(record.exc_info).splitlines():
                 print_message(line)
