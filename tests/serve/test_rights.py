@@ -31,7 +31,7 @@ READING |= {"/api/videos/{id}/curve"}
 
 def test_every_route_names_a_right_and_those_that_change_something_name_change(engine: Engine) -> None:
     guarded: Any = create_app(engine, Indexer([]))
-    for route in list_routes(guarded._app._app.routes):  # inside its middleware
+    for route in list_routes(guarded._app._app._app.routes):  # inside its middleware
         if not isinstance(route, APIRoute):
             assert getattr(route, "path", "") in ALIKE, route
             continue

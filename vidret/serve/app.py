@@ -108,18 +108,21 @@ def create_app(
     app.include_router(knn_routes(engine, worker, images))
     _add_server_routes(app, engine, metrics)
     check_rights(app)
-    return answer_head(MetricsMiddleware(AccessMiddleware(app, host=host, token=token, index=engine.path), metrics))
+    guarded = AccessMiddleware(app, host=host, token=token, index=engine.path)
+    return HeadMiddleware(MetricsMiddleware(guarded, metrics))
 
 
-def answer_head(app: ASGIApp) -> ASGIApp:
-    """Return an app that answers HEAD as GET; the server leaves out the body."""
+class HeadMiddleware:
+    """An app that answers HEAD as GET; the server leaves out the body."""
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         if scope.get("method") == "HEAD":
             scope = {**scope, "method": "GET", NO_BODY: True}
-        await app(scope, receive, send)
-
-    return answer
+        await self._app(scope, receive, send)
 
 
 async def refuse_unknown(request: Request) -> None:
