@@ -66,11 +66,13 @@ def find_placed_spans(scores: VideoScores, structure: QueryStructure, options: L
     of_clause = replace(options, k=NUM_SPANS, overlapping=False, weak=True)
     steps = [_list_candidates(scores, structure, step, of_clause) for step in structure.steps]
     placements = iterate_placements([step.spans for step in steps], structure.gaps_s, overlapping=options.overlapping)
-    spans, end_s = list[FusedSpan](), scores.end_s
+    spans, places, end_s = list[FusedSpan](), set[tuple[tuple[float, float], ...]](), scores.end_s
     for placement in islice(placements, PLACEMENTS_PER_SPAN * options.k):
         span = _make_span(scores, steps, placement, end_s)
-        if span not in spans:  # frames of a still scene grow to the same span
+        place = tuple((event.start, event.end) for event in span.events)
+        if place not in places:  # frames of a scene grow to the same span
             spans.append(span)
+        places.add(place)
         if not options.overlapping:
             spans = drop_overlapping_spans(spans)  # grown frames may overlap
         if len(spans) == options.k:
