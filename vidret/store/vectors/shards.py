@@ -91,7 +91,7 @@ class Shards:
         opened = map_parts(lambda entry: open_shards.get(entry) or self._open(folder, entry), manifest.shards)
         shards = tuple(shard for shard in opened if shard is not None)
         flat, flat_entry = Flat(self._dim, device=self._device), None
-        if manifest.flat is not None and not (reason := find_mismatch(folder, manifest.flat, whole=True)):
+        if manifest.flat is not None and not (reason := find_mismatch(folder, manifest.flat, whole=False)):
             try:
                 flat.load(folder / manifest.flat.name, manifest.flat.total)
                 flat_entry = manifest.flat
