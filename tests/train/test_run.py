@@ -100,6 +100,14 @@ def test_run_that_is_interrupted_within_a_step_resumes_without_losing_it(
     assert [name for name, weight in expected.items() if not torch.equal(weight, resumed[name])] == []
 
 
+def test_ignored_signals_do_not_end_a_step(world: Path, tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for jobs in the background
+    callbacks = [SignalInStep(signal.SIGINT), SignalInStep(signal.SIGINT), SaveLast(tmp_path)]
+    trainer = make_trainer(tmp_path, max_steps=3, callbacks=callbacks, enable_checkpointing=True, limit_val_batches=0)
+    trainer.fit(make_module("clip"), datamodule=open_data(world))
+    assert trainer.global_step == 3
+
+
 def test_run_that_goes_on_elsewhere_exports_the_best_of_both_parts(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,8 +88,9 @@ class SaveLast(ModelCheckpoint):
         trainer.strategy.checkpoint_io = CheckpointFiles()
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
-        """Let signals wait."""
-        self._handlers = {number: signal.signal(number, self._note) for number in INTERRUPTIONS}
+        """Let signals wait that are not ignored."""
+        heeded = [number for number in INTERRUPTIONS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+        self._handlers = {number: signal.signal(number, self._note) for number in heeded}
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *arguments: Any) -> None:
         """Handle the signals of the step."""
