@@ -115,6 +115,7 @@ def test_parts_of_a_query_are_searched_in_threads_unless_another_query_has_them(
 def test_a_filter_is_searched_in_lists_with_enough_matches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Matches in the lists decrease with the root of the share that matches, unless few are near the query."""
     monkeypatch.setattr("vidret.store.vectors.ivf.PROBES", 20)
+    monkeypatch.setattr("vidret.store.vectors.ivf.SHARE", 0.0)
     ids, vectors = clustered(1500)
     shard = Shard(tmp_path, build(tmp_path, "ivf", ids, vectors), DIM)
     nearest = shard._find_lists(queries()[:1], shard._lists.nlist).ids
@@ -123,6 +124,9 @@ def test_a_filter_is_searched_in_lists_with_enough_matches(tmp_path: Path, monke
         return shard._count_probes_within(nearest, 21, make_filter(kept, len(kept) / len(ids)))
 
     assert shard._count_probes(10, None) == shard._count_probes(10, make_filter(ids, 1.0)) >= 21
+    with monkeypatch.context() as patched:
+        patched.setattr("vidret.store.vectors.ivf.SHARE", 0.5)
+        assert shard._count_probes(10, None) == shard._lists.nlist // 2
     every, half, tenth = (count(ids[::step]) for step in (1, 2, 10))
     assert 21 <= every < 2 * 21
     assert 1.1 * every < half < 2.2 * every
@@ -134,6 +138,7 @@ def test_a_filter_is_searched_in_lists_with_enough_matches(tmp_path: Path, monke
 
 def test_a_filter_finds_as_many_matches_as_a_search_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidret.store.vectors.ivf.PROBES", 11)
+    monkeypatch.setattr("vidret.store.vectors.ivf.SHARE", 0.0)
     rng = np.random.default_rng(0)
     ids, vectors = np.arange(12_000), rng.standard_normal((12_000, DIM)).astype(np.float16)
     shard = Shard(tmp_path, build(tmp_path, "ivf", ids, vectors), DIM)

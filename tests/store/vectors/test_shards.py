@@ -138,6 +138,7 @@ def test_matches_far_from_the_query_are_found(world: World, tmp_path: Path, monk
     """A fifth of all vectors match, in the lists that are farthest from the query."""
     monkeypatch.setattr("vidret.store.vectors.shards.MAX_SCANNED", 0)
     monkeypatch.setattr("vidret.store.vectors.ivf.PROBES", 11)  # of 219 lists
+    monkeypatch.setattr("vidret.store.vectors.ivf.SHARE", 0.0)
     shards = world.shards()
     update(shards, tmp_path, world.ids)
     query = queries(1)

@@ -36,7 +36,10 @@ IVF = "ivf"
 BITS = {"ivf-rabitq2": 2, "ivf-rabitq1": 1}  # per value; results of these shards must be refined
 KINDS = (IVF, *BITS)  # kinds of shards, from fine to coarse
 ID_BYTES = 8
-PROBES = 256  # lists to search, of 4,000 per million vectors: texts are far from all videos
+# Lists to search, at least this number and this share of all: texts are far from all videos, and recall depends on the
+# share. There are 4,000 lists per million vectors.
+PROBES = 256
+SHARE = 0.19
 # Maximum difference in similarity, for a query of unit length, between a searched list and the nearest one. Texts are
 # far from all videos, but near to some other texts, which are then found in a quarter to a third of the lists.
 NEAR = 0.35
@@ -139,7 +142,7 @@ class Shard:
     def _count_probes(self, k: int, id_filter: IdFilter | None) -> int:
         """Return the number of nearest lists to search for a query; a narrow filter is not taken into account."""
         num_lists, total = int(self._lists.nlist), self.entry.total
-        num_probes = min(num_lists, max(PROBES + 1, self._count_needed(k)))
+        num_probes = min(num_lists, max(PROBES + 1, int(SHARE * num_lists), self._count_needed(k)))
         if id_filter is None or id_filter.narrow:
             return num_probes
         return min(num_lists, int(num_probes / max(id_filter.fraction, 1 / total)) + 1)
