@@ -71,6 +71,23 @@ def test_run_that_is_interrupted_leaves_a_model_and_a_checkpoint(
     assert f"written: {out} (from " in capsys.readouterr().err
 
 
+def test_a_model_that_cannot_be_written_does_not_cost_the_checkpoint(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Block(End):
+        def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+            out.mkdir(exist_ok=True)
+            super().on_train_batch_end(trainer)
+
+    out = tmp_path / "clip.safetensors"
+    settings: dict[str, Any] = {"limit_val_batches": 0, "enable_checkpointing": True}
+    trainer = make_trainer(tmp_path, callbacks=[Block("Ctrl-C"), SaveLast(tmp_path), ExportBest()], **settings)
+    with pytest.raises(SystemExit):
+        trainer.fit(make_module("clip", out=str(out)), datamodule=open_data(world))
+    assert f"{out}: cannot be written (" in capsys.readouterr().err
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 2
+
+
 class SignalInStep(lightning.Callback):
     """Sends a signal once, within the second step."""
 

@@ -161,9 +161,12 @@ class ExportBest(Callback):
         print_message(f"written: {out} (from {chosen.best_model_path}, {score})")
 
     def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
-        """Export the weights of a run that was interrupted."""
+        """Export the weights of a run that was interrupted; if that fails, the last checkpoint is still written."""
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
-            self.on_fit_end(trainer, module)
+            try:
+                self.on_fit_end(trainer, module)
+            except VidretError as error:
+                print_message(f"error: {error}", level="error")
 
 
 def _find_checkpointing(trainer: lightning.Trainer) -> list[ModelCheckpoint]:
