@@ -23,7 +23,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from vidret.devices import choose_device
 from vidret.disk import replacing
 from vidret.errors import DeviceError, OptionError, VidretError, read_fault
-from vidret.present.terminal import print_message
+from vidret.present.terminal import print_error, print_message
 from vidret.train.module import EXPORT, write_model
 
 DESCRIPTION = (
@@ -166,7 +166,7 @@ class ExportBest(Callback):
             try:
                 self.on_fit_end(trainer, module)
             except VidretError as error:
-                print_message(f"error: {error}", level="error")
+                print_error(str(error))
 
 
 def _find_checkpointing(trainer: lightning.Trainer) -> list[ModelCheckpoint]:
