@@ -107,7 +107,8 @@ def change(index: Index, rng: random.Random) -> None:
 def draw_filters(rng: random.Random) -> Filters:
     days, seconds = [None, None, *range(0, 50, 10)], [None, None, 10, 25, 40]
     bounds = rng.choice(seconds), rng.choice(seconds), rng.choice(days), rng.choice(days)
-    return rng.choice([ALL_VIDEOS, Filters(rng.choice([None, *FOLDERS, "/", "/a/1.mp4"]), *bounds)])
+    folder, name = rng.choice([None, *FOLDERS, "/", "/a/1.mp4"]), rng.choice([None, None, "1.MP4"])
+    return rng.choice([ALL_VIDEOS, Filters(folder, name, *bounds)])
 
 
 @pytest.mark.parametrize("seed", range(3))
