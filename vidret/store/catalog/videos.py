@@ -19,6 +19,7 @@ from vidret.store.catalog.schema import (
     ids_to_json,
 )
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS, FileRecord, FileState, StoredVideo, VideoRecord
+from vidret.text import is_url
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
 FILE = COLUMNS["files"]
@@ -65,19 +66,22 @@ class Files:
     def paths_of(self, videos: Sequence[int], filters: Filters = ALL_VIDEOS) -> dict[int, list[str]]:
         """Return the live paths of each video that match the filters, in the order of ``rank_path``."""
         paths: dict[int, list[str]] = {int(video): [] for video in videos}
-        condition = f"{MATCHING} AND video IN (SELECT value FROM json_each(?7)) ORDER BY length(path), path"
+        condition = f"{MATCHING} AND video IN (SELECT value FROM json_each(?7))"
         rows = self._database.rows(
             f"SELECT path, video, {INTACT['files']} {condition}", *filter_values(filters), ids_to_json(videos)
         )
         for path, video, _ in self._tables.drop_damaged("files", rows):
             if has_name(path, filters):
                 paths[video].append(os.fsdecode(path))
-        return paths
+        return {video: sorted(video_paths, key=rank_path) for video, video_paths in paths.items()}
 
 
-def rank_path(path: str) -> tuple[int, bytes]:
-    """Return the key that orders the paths of a video, shortest first: copies have longer names, such as "a (copy)"."""
-    return len(encoded := os.fsencode(path)), encoded
+def rank_path(path: str) -> tuple[bool, int, bytes]:
+    """Return the key that orders the paths of a video: files before URLs, then the shortest first.
+
+    Copies have longer names, such as "a (copy)".
+    """
+    return is_url(path), len(encoded := os.fsencode(path)), encoded
 
 
 class Videos:
