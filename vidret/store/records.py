@@ -80,7 +80,7 @@ class VideoRecord:
 
 @dataclass(frozen=True, slots=True)
 class StoredVideo:
-    """A searchable video with its live paths, the shortest first.
+    """A searchable video with its live paths: files before URLs, then the shortest first.
 
     ``changed`` is the modification time of the first path in seconds since 1970, None if unknown; ``facts`` are
     properties of the file, such as width, height and frame rate. Duration is in seconds. ``num_segments`` are those

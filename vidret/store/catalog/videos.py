@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from vidret.errors import NotFoundError
@@ -118,7 +117,6 @@ class Videos:
         if ids is not None:
             one = "AND video IN (SELECT value FROM json_each(?7))"
             values.append(ids_to_json(ids))
-        videos: dict[int, StoredVideo] = {}
         intact = f"{INTACT['files']} AND {INTACT['videos']}"
         asks_facts = has_fact_filters(filters)
         facts_asked = f"{FACT_VALUES}, " if asks_facts else ""
@@ -132,24 +130,10 @@ class Videos:
             known_facts = stack_facts([row[8:-1] for row in rows])
             matching = match_facts(filters, known_facts, to_seconds([row[7] for row in rows]))
             rows = [row for row, matches in zip(rows, matching.tolist(), strict=True) if matches]
-        for path, video_id, duration, facts, complete, salvaged, num, mtime_ns, *_ in rows:
-            changed = None if mtime_ns is None or mtime_ns <= NO_TIME else mtime_ns / 1e9
-            if (video := videos.get(video_id)) is not None:
-                paths = tuple(sorted((*video.paths, os.fsdecode(path)), key=rank_path))
-                changed = video.changed if paths[0] == video.paths[0] else changed
-                videos[video_id] = replace(video, paths=paths, changed=changed)
-                continue
-            videos[video_id] = StoredVideo(
-                id=video_id,
-                paths=(os.fsdecode(path),),
-                duration=duration,
-                facts=json.loads(facts),
-                complete=bool(complete),
-                salvaged=salvaged,
-                num_segments=num,
-                changed=changed,
-            )
-        return list(videos.values())
+        by_video: dict[int, list[Any]] = {}
+        for row in rows:
+            by_video.setdefault(row[1], []).append(row)
+        return [_read_video(video_rows) for video_rows in by_video.values()]
 
     def find_intact(self, ids: Iterable[int]) -> set[int]:
         """Return those of the ids whose rows are intact; damaged rows are left out, with a warning."""
@@ -249,6 +233,23 @@ class Videos:
 
 def _read_file_row(row: Sequence[Any]) -> FileRecord:
     return FileRecord(os.fsdecode(row[0]), *row[1:6])
+
+
+def _read_video(rows: Sequence[Sequence[Any]]) -> StoredVideo:
+    """Return a video, given the rows of its paths."""
+    paths = {os.fsdecode(row[0]): row for row in rows}
+    ranked = sorted(paths, key=rank_path)
+    _, video_id, duration, facts, complete, salvaged, num_segments, mtime_ns, *_ = paths[ranked[0]]
+    return StoredVideo(
+        id=video_id,
+        paths=tuple(ranked),
+        duration=duration,
+        facts=json.loads(facts),
+        complete=bool(complete),
+        salvaged=salvaged,
+        num_segments=num_segments,
+        changed=None if mtime_ns is None or mtime_ns <= NO_TIME else mtime_ns / 1e9,
+    )
 
 
 def _searchable_video(record: FileRecord) -> int | None:
