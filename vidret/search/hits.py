@@ -198,9 +198,6 @@ def _list_existing(
                     missing += paths[video.video_id]
 
 
-EMPTY = "the index has no videos yet"
-
-
 def list_search_notes(index: OpenIndex, query: Query, options: SearchOptions | LocateOptions) -> list[str]:
     """Return the notes that a search has logged, for clients that see no log."""
     texts = [query] if isinstance(query, str) else [query.text] if isinstance(query, ComposedQuery) else []
@@ -215,7 +212,8 @@ def _describe_missing(store: Store, filters: Filters) -> Iterator[str]:
     """Yield a note if no video can be found, or if a filter names a language or sound that no video has."""
     if not len(store):
         is_missing = any(part.files.find(state="missing") for part in store.parts.values())
-        yield "the files of the index are missing: index again once they are back" if is_missing else EMPTY
+        missing = "the files of the index are missing: index again once they are back"
+        yield missing if is_missing else "the index has no videos yet"
         return
     for what, asked, only, read in (
         ("language", filters.language, Filters(language=filters.language), attrgetter("languages")),
