@@ -32,7 +32,9 @@ def test_means_equal_the_closed_form(seed: int, size: int) -> None:
     scores = np.random.default_rng(seed).standard_normal((20, 20)) + 1.5 * np.eye(20)
     for found in measure_by_size(scores, np.arange(20), [size], num_draws=1500):
         assert found.mean == pytest.approx(expect_recall(scores, size, found.k), abs=3.5)
-        assert 0 <= found.low <= found.high <= 100  # the mean may lie outside: 98 % of the parts may have 100
+        assert 0 <= found.low <= found.high <= 100
+        # The mean may lie outside of the interval, but not far: 97 % of the galleries are on one side of each end.
+        assert 0.97 * found.low <= found.mean <= 0.97 * found.high + 3
 
 
 def test_the_full_gallery_has_the_plain_recall_and_no_interval() -> None:
