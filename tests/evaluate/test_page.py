@@ -167,7 +167,14 @@ def test_moments_have_a_timeline_and_frames(pages: dict[str, str], located: tupl
 
 def test_a_query_that_is_answered_with_nothing_is_among_the_worst(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
-    row: dict[str, Any] = {"video": "bad", "true": [[1, 2]], "moments": [], "top": [], "kind": "one event"}
+    row: dict[str, Any] = {
+        "video": "bad",
+        "true": [[1, 2]],
+        "moments": [],
+        "top": [],
+        "kind": "one event",
+        "score": 0.5,
+    }
     rows = [
         {**row, "text": "found late", "rank": 9, "nothing": False, "best_overlap": 0.0},
         {**row, "text": "refused", "rank": 1, "nothing": True, "best_overlap": 0.9},
@@ -175,6 +182,21 @@ def test_a_query_that_is_answered_with_nothing_is_among_the_worst(tmp_path: Path
     _, worst, other = render_worst({"task": "queries", "per_query": rows}, {"bad": tmp_path / "bad.mp4"})
     assert "<h3>refused</h3>" in worst
     assert "<h3>found late</h3>" in other
+
+
+def test_an_absent_query_that_is_answered_is_among_the_worst(tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("no video")
+    row: dict[str, Any] = {"video": None, "true": [], "moments": [["bad", 1, 2, 0.9]], "kind": "absent", "score": 0.9}
+    late = {"text": "found late", "video": "bad", "true": [[1, 2]], "rank": 9, "best_overlap": 0.0}
+    rows = [
+        {**row, **late, "nothing": False, "top": [["bad", 0.9]]},
+        {**row, "text": "answered", "nothing": False},
+        {**row, "text": "refused", "nothing": True},
+    ]
+    _, *articles = render_worst({"task": "queries", "per_query": rows}, {"bad": tmp_path / "bad.mp4"})
+    assert [re.findall("<h3>(.*)</h3>", article) for article in articles] == [["answered"], ["found late"]]
+    assert "absent: answered, but no video is correct" in articles[0]
+    assert "1. bad" in articles[0]
 
 
 def test_a_timeline_lasts_as_long_as_its_video_or_else_as_its_spans(tmp_path: Path) -> None:

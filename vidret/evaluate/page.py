@@ -140,8 +140,8 @@ def render_worst(facts: Mapping[str, Any], files: Mapping[str, Path]) -> Iterato
         worst = sorted(rows, key=lambda row: (-row["rank"], row["score"] - row["top"][0][1]))[:NUM_WORST]
         articles = [render_ranked(row, gallery_size, images) for row in worst]
     elif facts["task"] == "queries":
-        answerable = [row for row in rows if row["video"] is not None]
-        worst = sorted(answerable, key=lambda row: (-_count_before(row), row["best_overlap"]))[:NUM_WORST]
+        wrong = [row for row in rows if row["video"] is not None or not row["nothing"]]
+        worst = sorted(wrong, key=_rate_answer)[:NUM_WORST]
         articles = [render_answered(row, images) for row in worst]
     elif rows and "overlap" in rows[0]:
         worst = sorted(rows, key=lambda row: (row["overlap"], -find_gap(row)))[:NUM_WORST]
@@ -184,27 +184,30 @@ def render_located(row: Row, images: FrameImages) -> str:
 
 
 def render_answered(row: Row, images: FrameImages) -> str:
-    """Return a query with a true span of its video and the first moments of all videos."""
+    """Return a query with a true span of its video, if it has one, and the first moments of all videos."""
 
     def render(video_id: str, span: Sequence[float], title: str, kind: str) -> str:
         start, end = span
         line = f"{format_time(start)} to {format_time(end)}"
         return images.render(video_id, (start + end) / 2, title, line, kind)
 
-    true_moment = render(row["video"], row["true"][0], f"its video: {row['video']}", "right")
     top = [
         render(video_id, (start, end), f"{rank}. {video_id}", "right" if video_id == row["video"] else "")
         for rank, (video_id, start, end, _) in enumerate(row["moments"][:NUM_HITS], start=1)
     ]
+    if row["video"] is None:
+        return render_article(row, f"{row['kind']}: answered, but no video is correct", _group(top))
+    true_moment = render(row["video"], row["true"][0], f"its video: {row['video']}", "right")
     rank_text = f"rank {row['rank']}" if row["rank"] else f"not among the first {len(row['top'])}"
     refused = "answered with 'nothing matches well'; " if row["nothing"] else ""
     summary = f"{row['kind']}: {refused}{rank_text}, overlap {row['best_overlap']:.2f}"
     return render_article(row, summary, _group([true_moment, *top]))
 
 
-def _count_before(row: Row) -> float:
-    """Return the number of videos before the correct one; infinity if it is not found."""
-    return float("inf") if row["nothing"] or not row["rank"] else row["rank"] - 1
+def _rate_answer(row: Row) -> tuple[float, float, float]:
+    """Return a key that sorts answers from the worst: missed or absent videos come first, those with high scores."""
+    missed = row["video"] is None or row["nothing"] or not row["rank"]
+    return -math.inf if missed else -row["rank"], row.get("best_overlap", 0.0), -(row["score"] or 0.0)
 
 
 def render_article(row: Row, summary: str, content: str) -> str:
