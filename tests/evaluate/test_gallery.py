@@ -43,6 +43,18 @@ def test_indexed_videos_are_not_encoded_again(searched: tuple[Path, Answer], wor
     assert seconds > 0
 
 
+def test_a_complete_index_on_a_read_only_disk_is_read(world: Path, tmp_path: Path) -> None:
+    index, split = tmp_path / "index", Split("two", ("here",), ("red", "bad"))
+    with Engine(index, colour_encoder()) as engine:
+        gallery, _ = index_gallery(engine, split, world)
+    (index / "writer.lock").unlink()
+    (index / "writer.lock").mkdir()  # as on a read-only disk, it cannot be opened for writing
+    with Engine(index, colour_encoder()) as engine:
+        assert index_gallery(engine, split, world)[0] == gallery
+        with pytest.raises(VidretError, match="cannot be written"):
+            index_gallery(engine, Split("three", ("here",), ("red", "blue")), world)
+
+
 def test_gallery_without_videos_is_rejected(world: Path, tmp_path: Path) -> None:
     engine = Engine(tmp_path / "index", colour_encoder())
     with pytest.raises(VidretError, match="must contain the videos of nobody's, got none of 2"):

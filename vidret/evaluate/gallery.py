@@ -12,12 +12,15 @@ from vidret.data.records import Split, find_videos
 from vidret.encode.clip.model import measure_cost
 from vidret.encode.names import PAIR, parse_model_name
 from vidret.engine import Engine
-from vidret.errors import VidretError
+from vidret.errors import DecodeError, VidretError
 from vidret.evaluate.report import Gallery, Report
 from vidret.index.options import Progress
 from vidret.model_files import TrainedOn
 from vidret.store.records import FOLLOW_SHOTS, StoreInfo
+from vidret.store.store import Store
+from vidret.text import absolute_path
 from vidret.types import Sampling
+from vidret.video.files import read_mtime_ns, stat_files
 
 Item = TypeVar("Item")
 LENGTH_TOLERANCE = 0.1  # annotated durations are often rounded
@@ -137,13 +140,36 @@ def index_readable(
 ) -> Mapping[str, str]:
     """Index files; return the reasons for unreadable ones by path. For the options see ``Engine.index``.
 
+    An index that has all of them is only read, so that it may be on a read-only disk.
+
     Raises:
         VidretError: The run was interrupted; running it again resumes it.
     """
+    if words is False and (failed := find_failed(engine, files)) is not None:
+        return failed
     report = engine.index(files, workers=workers, words=words, shots=shots, on_progress=on_progress)
     if report.interrupted:
         raise VidretError("interrupted while encoding; run the same command again to resume")
     return dict(report.failed)
+
+
+def find_failed(engine: Engine, files: Sequence[str]) -> Mapping[str, str] | None:
+    """Return the reasons for unreadable files by path; None if a file changed since it was indexed, or never was."""
+    if not Store.exists(engine.path):
+        return None
+    complete = {video.id for video in engine.videos() if video.complete}
+    failed = {}
+    for path, found in stat_files([absolute_path(file) for file in files]):
+        record = engine.file(path)
+        if isinstance(found, DecodeError) or record is None:
+            return None
+        if (record.num_bytes, record.mtime_ns) != (found.st_size, read_mtime_ns(found)):
+            return None
+        if record.state == "failed":
+            failed[path] = record.reason
+        elif record.state != "done" or record.video not in complete:
+            return None
+    return failed
 
 
 def note_trained_on(engine: Engine, split: Split) -> Iterator[str]:
