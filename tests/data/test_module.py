@@ -3,6 +3,8 @@
 import hashlib
 import json
 import multiprocessing
+import os
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,6 +220,16 @@ def test_no_worker_outlives_the_training(world: Path) -> None:
     recorder = fit(make(world, num_workers=2), max_steps=6)
     assert (len(recorder.seen), recorder.evaluated) == (6, [0, 1])
     assert not multiprocessing.active_children()
+
+
+def test_ctrl_c_does_not_end_the_workers(world: Path) -> None:
+    data = ready(make(world, num_workers=1))
+    loader = data.train_dataloader()
+    assert len(list(loader)) == len(loader)
+    (worker,) = multiprocessing.active_children()
+    os.kill(int(str(worker.pid)), signal.SIGINT)  # a terminal sends it to all processes
+    assert len(list(loader)) == len(loader)
+    data.teardown("fit")
 
 
 def test_checkpoint_at_the_end_of_an_epoch_resumes_in_the_next(world: Path, tmp_path: Path) -> None:

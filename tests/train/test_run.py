@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from tests.train.small import draw_moments, ignores_lightning, make_head_module, make_module, make_trainer, open_data
 from vidret.channels.picture.ranker_loading import choose_ranker, load_ranker
 from vidret.data.module import RetrievalData
+from vidret.data.sampler import TrainBatches
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import OptionError, VidretError
 from vidret.ground.checkpoint import load_head
@@ -99,10 +100,17 @@ class SignalInStep(lightning.Callback):
             os.kill(os.getpid(), self.signal_number)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("signal_number", "is_reading"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGINT, True)]
+)
 def test_run_that_is_interrupted_within_a_step_resumes_without_losing_it(
-    signal_number: int, world: Path, tmp_path: Path
+    signal_number: int, is_reading: bool, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def advance(batches: TrainBatches, original: Callable[[TrainBatches], None] = TrainBatches.advance) -> None:
+        original(batches)
+        if is_reading and batches.position == 2:
+            os.kill(os.getpid(), signal_number)
+
     def train(*callbacks: lightning.Callback, last: Path | None = None) -> dict[str, torch.Tensor]:
         module, settings = make_module("clip"), {"enable_checkpointing": True, "limit_val_batches": 0}
         trainer = make_trainer(tmp_path, max_steps=3, callbacks=[*callbacks, SaveLast(tmp_path)], **settings)
@@ -111,8 +119,10 @@ def test_run_that_is_interrupted_within_a_step_resumes_without_losing_it(
 
     expected = train()
     signal.signal(signal_number, signal.default_int_handler)  # as the command does; a shell may have SIGINT ignored
+    monkeypatch.setattr(TrainBatches, "advance", advance)
     with pytest.raises(SystemExit):
-        train(SignalInStep(signal_number))
+        train(*([] if is_reading else [SignalInStep(signal_number)]))
+    monkeypatch.undo()
     resumed = train(last=tmp_path / "last.ckpt")
     assert [name for name, weight in expected.items() if not torch.equal(weight, resumed[name])] == []
 

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,6 +270,7 @@ class SplitData(lightning.LightningDataModule):
             prefetch_factor=PREFETCH if self._num_workers else None,
             persistent_workers=self._num_workers > 0,
             pin_memory=self.find_device().startswith("cuda"),
+            worker_init_fn=_ignore_interrupts,
         )
 
     def find_device(self) -> str:
@@ -278,3 +280,8 @@ class SplitData(lightning.LightningDataModule):
     def _find_rank(self) -> tuple[int, int]:
         """Return the rank of this process and the number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+def _ignore_interrupts(_worker_index: int) -> None:
+    """Ignore Ctrl-C, which a terminal sends to all processes: the main one ends the workers after its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

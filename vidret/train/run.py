@@ -72,49 +72,77 @@ class SaveLast(ModelCheckpoint):
     """A callback that writes ``last.ckpt`` after each epoch and each validation, and when a run is interrupted.
 
     Lightning's ``save_last`` does that only if validation has improved, and its checkpoints leave out the end of an
-    epoch if validations are not at the end of each epoch. Ctrl-C, SIGTERM and SIGHUP wait for the end of a step: a run
-    that was interrupted within it would resume with the next batch, though this one was not trained on.
+    epoch if validations are not at the end of each epoch. Ctrl-C, SIGTERM and SIGHUP wait for the end of a step, from
+    the reading of its batch on: a run that was interrupted before would resume with the next batch, though this one was
+    not trained on.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         """Set the folder; default: that of the trainer's log."""
         super().__init__(folder, filename="last", save_on_exception=True, enable_version_counter=False)
-        self._handlers: dict[int, Any] = {}
+        self._handlers: dict[int, Any] = {}  # of the signals that wait now
         self._waiting: list[int] = []
+        self._has_begun = False
 
     def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
         """Set how the trainer writes checkpoints."""
         super().setup(trainer, module, stage)
         trainer.strategy.checkpoint_io = CheckpointFiles()
 
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Let signals wait."""
+        self._hold()
+
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
-        """Let signals wait that are not ignored."""
-        heeded = [number for number in INTERRUPTIONS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-        self._handlers = {number: signal.signal(number, self._note) for number in heeded}
+        """Note that a step has begun."""
+        self._has_begun = True
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *arguments: Any) -> None:
         """Handle the signals of the step."""
         super().on_train_batch_end(trainer, module, *arguments)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        while self._waiting:
-            signal.raise_signal(self._waiting.pop())
+        self._release()
+        self._hold()
+
+    def on_validation_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Let no signal wait for a validation."""
+        self._release()
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Save, and let signals wait again."""
+        super().on_validation_end(trainer, module)
+        if self._has_begun:  # not after a validation without training
+            self._hold()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Save at the end of the epoch, regardless of when validations run."""
+        self._release()
+        self._save_on_train_epoch_end = True
+        super().on_train_epoch_end(trainer, module)
+        self._save_on_train_epoch_end = None
 
     def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
         """Save, once a step has begun; before it, a resumed run may be restored only in part."""
-        if self._handlers:
+        if self._has_begun:
             super().on_exception(trainer, module, exception)
+
+    def _hold(self) -> None:
+        """Let signals wait that are not ignored."""
+        heeded = [number for number in INTERRUPTIONS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+        if not self._handlers:
+            self._handlers = {number: signal.signal(number, self._note) for number in heeded}
+
+    def _release(self) -> None:
+        """Handle signals that waited, and those to come at once."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+        while self._waiting:
+            signal.raise_signal(self._waiting.pop())
 
     def _note(self, number: int, _frame: Any) -> None:
         if number in self._waiting:
             raise KeyboardInterrupt  # the user insists
         self._waiting.append(number)
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Save at the end of the epoch, regardless of when validations run."""
-        self._save_on_train_epoch_end = True
-        super().on_train_epoch_end(trainer, module)
-        self._save_on_train_epoch_end = None
 
 
 class ExportBest(Callback):
