@@ -132,7 +132,7 @@ def print_failure(error: BaseException) -> None:
     print_error(_describe(error))
     if is_disk_full(error):
         print_message(
-            "The disk is full. Free some space and run the same command again: an index keeps what is in it. df -h "
+            "The disk is full. Free some space and run the same command again; what was stored before is kept. df -h "
             "shows the space on each disk; TMPDIR=DIR puts temporary files elsewhere."
         )
 
