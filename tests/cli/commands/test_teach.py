@@ -42,6 +42,16 @@ def test_a_concept_is_taught_listed_searched_and_forgotten(run: Runner, images: 
 
 
 @pytest.mark.usefixtures("index")
+def test_examples_are_added_to_a_taught_concept_only(run: Runner, images: Path) -> None:
+    run("teach", "mascot", "--yes", images / "red")
+    assert len(run.json("teach", "@Mascot", "--yes", images / "blue", "--add")["yes"]) == 2
+    refusal = "@mascto: must be the name of a taught concept (@mascot)"
+    run.check_refusal(f"teach mascto --yes {images / 'red'} --add", 1, refusal)
+    run.check_refusal(f"teach mascto --sound {images / 'red.wav'} --add", 1, refusal)
+    assert [row["name"] for row in run.json("concepts")] == ["mascot"]
+
+
+@pytest.mark.usefixtures("index")
 def test_moments_are_examples(run: Runner, films: Path, tmp_path: Path) -> None:
     path = str(films / "red.mp4")
     moments, lines = tmp_path / "moments.json", tmp_path / "moments.jsonl"

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,8 +17,13 @@ from vidret.errors import DecodeError, VidretError
 from vidret.present.contents import describe_concept, show_concepts
 from vidret.present.show import print_result, show_table
 from vidret.present.terminal import print_message
+from vidret.search.query.marks import check_concept_name
 from vidret.text import absolute_path, display_path, format_count, is_url, parse_json
 from vidret.types import ConceptExample, TaggedVideo
+
+if TYPE_CHECKING:
+    from vidret.client import RemoteEngine
+    from vidret.engine import Engine
 
 CONCEPT = "Concept"
 
@@ -56,9 +61,10 @@ def teach_command(
     if sound:
         if yes or no or text is not None or place.server is not None:
             raise typer.BadParameter("must be by itself, got --yes, --no, --text or --server too", param_hint="--sound")
-        taught = open_engine(place.index, loading).teach_sound(
-            name, [read_sound_path(path) for path in sound], replace=replace, add=add
-        )
+        local = open_engine(place.index, loading)
+        if add:
+            check_taught(local, name)
+        taught = local.teach_sound(name, [read_sound_path(path) for path in sound], replace=replace, add=add)
         examples = format_count(len(taught.yes), "sound")
         done = f"@{taught.name} is taught from {examples}. Search for it: vidret search '@{taught.name}'"
         print_result(taught, lambda _: print_message(done), as_json=as_json)
@@ -67,8 +73,18 @@ def teach_command(
         raise typer.BadParameter("must name an example, got none", param_hint="--yes")
     shown, hidden = read_example_paths(yes or []), read_example_paths(no or [])
     engine = open_engine_or_client(place, loading)
+    if add:
+        check_taught(engine, name)
     concept = engine.teach(name, shown, hidden, text=text, replace=replace, add=add)
     print_result(concept, lambda taught: print_message(describe_concept(taught)), as_json=as_json)
+
+
+def check_taught(engine: "Engine | RemoteEngine", name: str) -> None:
+    """Check that there is a concept of a name, before ``teach`` makes one of a mistyped name."""
+    taught, name = [concept.name for concept in engine.concepts()], check_concept_name(name)
+    if name not in taught:
+        known = ", ".join(f"@{other}" for other in taught) or "none"
+        raise VidretError(f"@{name}: must be the name of a taught concept ({known})")
 
 
 @app.command("concepts")
