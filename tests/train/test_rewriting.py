@@ -31,6 +31,9 @@ def make_endpoint(url: str) -> ChatEndpoint:
 
 def test_captions_are_reworded_once_and_a_failed_run_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rewritten.jsonl"
+    with pytest.raises(EndpointError):
+        rewrite_captions(CAPTIONS, make_endpoint("http://127.0.0.1:1"), path)
+    assert not path.exists()
     with run_endpoint(lambda request, request_index: say(reword(request)) if request_index < 4 else MISSING) as chat:
         assert rewrite_captions(CAPTIONS, make_endpoint(chat.url), path, variants=2) == 2
         with pytest.raises(EndpointError, match="404"):

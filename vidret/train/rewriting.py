@@ -73,25 +73,24 @@ def rewrite_captions(
             return error
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        for start in range(0, len(waiting), AT_ONCE):
-            batch = waiting[start : start + AT_ONCE]
-            failure: EndpointError | None = None
-            with ThreadPoolExecutor(AT_ONCE) as threads:
-                for (video, text), reply in zip(batch, threads.map(ask, batch), strict=True):
-                    if isinstance(reply, EndpointError):
-                        failure = failure or reply
-                        continue
-                    row = {"video": video, "caption": text, "variants": read_variants(reply, text)[:variants]}
+    for start in range(0, len(waiting), AT_ONCE):
+        batch = waiting[start : start + AT_ONCE]
+        failure: EndpointError | None = None
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            for (video, text), reply in zip(batch, threads.map(ask, batch), strict=True):
+                if isinstance(reply, EndpointError):
+                    failure = failure or reply
+                    continue
+                row = {"video": video, "caption": text, "variants": read_variants(reply, text)[:variants]}
+                with path.open("a", encoding="utf-8") as file:  # not before there is an answer
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    file.flush()
-                    num_done += 1
-                    if on_progress is not None:
-                        on_progress(num_done, len(waiting))
-            if failure is not None and not num_done:
-                raise failure
-            if failure is not None:
-                break
+                num_done += 1
+                if on_progress is not None:
+                    on_progress(num_done, len(waiting))
+        if failure is not None and not num_done:
+            raise failure
+        if failure is not None:
+            break
     return len(waiting) - num_done
 
 
