@@ -136,6 +136,9 @@ def test_a_video_of_two_indexes_is_one_with_both_paths(engines: tuple[Engine, En
     (only,) = engines[0].search("green", k=10, filters=Filters(folder=str(films / "two")))[:1]
     assert (only.path, only.copies, only.video) == (str(films / "two" / "again_turn.mp4"), (), hits[0].video)
     assert engines[0].video(only.video).paths == (hits[0].path, only.path)
+    with Engine([folder / "two", folder / "one"], NamedColours()) as joined:
+        changed = Path(hits[0].path).stat().st_mtime
+        assert joined.video("again_turn.mp4").changed == pytest.approx(changed, abs=1e-5)
 
 
 def test_other_questions_are_answered_as_by_the_merged_index(engines: tuple[Engine, Engine]) -> None:

@@ -173,3 +173,12 @@ def test_a_video_counts_once_however_many_files_it_has(tmp_path: Path) -> None:
         add_clip(store, 0, {"/a/1.mp4": None, "/b/1.mp4": None}, facts={"has_audio": True})
         facets = count_facets(store.snapshot(), ALL_VIDEOS)
         assert (facets.sound, sum(facets.folders.values())) == ({"on": 1, "off": 0}, 1)
+
+
+def test_a_video_counts_with_its_first_path(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        day_ns = int(DAY_S) * 10**9
+        add_clip(store, 0, {"/a/copy.mp4": 0, "/b/c.mp4": day_ns, "s3://a/c": 2 * day_ns})
+        facets = count_facets(store.snapshot(), ALL_VIDEOS)
+        assert (facets.folders, facets.days) == ({"/b": 1}, {"1970-01-02": 1})
+        assert count_facets(store.snapshot(), Filters(folder="/a")).days == {"1970-01-01": 1}

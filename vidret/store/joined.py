@@ -195,8 +195,10 @@ class JoinedVideos(JoinedTable, Videos):
         for index_number, index in self._ids.indexes.items():
             for stored in index.videos.find(filters, ids=None if local_ids is None else local_ids[index_number]):
                 key = name(index_number, stored.id)
-                paths = {*stored.paths, *(videos[key].paths if key in videos else ())}
-                videos[key] = replace(videos.get(key, stored), id=key, paths=tuple(sorted(paths, key=rank_path)))
+                known = videos.get(key, stored)
+                paths = sorted({*stored.paths, *known.paths}, key=rank_path)
+                changed = known.changed if paths[0] in known.paths else stored.changed  # of the first path
+                videos[key] = replace(known, id=key, paths=tuple(paths), changed=changed)
         return sorted(videos.values(), key=lambda stored: min(map(os.fsencode, stored.paths)))
 
     @override

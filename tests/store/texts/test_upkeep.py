@@ -51,6 +51,9 @@ def test_texts_are_counted_and_notes_are_listed(index: Path, tmp_path: Path) -> 
     assert count_texts(index) == [TextCounts("speech", 3, 2, 2), TextCounts("screen", 1, 1, 1)]
     with Store.open(index) as store:
         assert list_notes(store) == [TextNote("/videos/b.mp4", "speech", "no audio track")]
+    with Store.open(index, write=True) as store:
+        store.writer.set_file("/videos/b (copy).mp4", state="done", video=store.videos.find_complete("b"))
+        assert list_notes(store) == [TextNote("/videos/b.mp4", "speech", "no audio track")]
     add_words(index, "a", ["one red apple"], model="another", complete=False)
     assert count_texts(index)[0] == TextCounts("speech", 4, 2, 2), "a video counts once, whoever read it"
     with create(tmp_path / "none") as store:

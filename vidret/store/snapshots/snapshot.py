@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float64, Int32, Int64, UInt8, UInt32
 
 from vidret.store.catalog.facts import has_fact_filters, match_facts, to_seconds
 from vidret.store.catalog.schema import filter_values, has_name
+from vidret.store.catalog.videos import rank_path
 from vidret.store.records import DEAD_STATES, FILE_STATES
 from vidret.store.snapshots.bitmap import Bits, Ids, contains, list_ids, make_bitmap
 from vidret.store.snapshots.changes import Position
@@ -225,8 +226,11 @@ class Snapshot:
         return below
 
     def first_files(self, filters: Filters) -> Ids:
-        """Return the row of one matching file for each matching video, by video."""
+        """Return the row of the first matching file, as of ``rank_path``, for each matching video, by video."""
         rows = np.flatnonzero(self._match_files(filters))
+        is_shared = self.videos.num_paths[self.files.video_rows[rows]] > 1
+        shared = sorted(rows[is_shared].tolist(), key=lambda row: rank_path(os.fsdecode(self.files.paths[row])))
+        rows = np.concatenate([rows[~is_shared], np.array(shared, np.int64)])
         _, first = np.unique(self.files.video_rows[rows], return_index=True)
         return rows[first]
 

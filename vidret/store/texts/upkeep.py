@@ -1,6 +1,7 @@
 """Upkeep of the timed texts of an index: counts, notes, transcripts with speakers, verification and repair."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from vidret.errors import OptionError, StoreError, check_list
 from vidret.store.catalog.database import NEW_INDEX, REPAIR, remove_database
 from vidret.store.catalog.facts import LIST_BYTES
 from vidret.store.catalog.texts import TextTrack
+from vidret.store.catalog.videos import rank_path
 from vidret.store.folder import FEATURES
 from vidret.store.identities.store import IdentityStore
 from vidret.store.identities.tracks import TrackColumns
@@ -48,13 +50,13 @@ def list_notes(store: Store) -> list[TextNote]:
     if not TextStore.exists(store.path):
         return []
     contents = store.videos.fingerprints()
-    paths: dict[str, str] = {}
+    paths: dict[str, list[str]] = defaultdict(list)
     for record in store.files.find():
         if record.video in contents:
-            paths.setdefault(contents[record.video], record.path)
+            paths[contents[record.video]].append(record.path)
     with TextStore.open(store.path) as texts:
         noted = [track for track in texts.tracks() if track.note and track.fingerprint in paths]
-    notes = [TextNote(paths[track.fingerprint], track.source, track.note) for track in noted]
+    notes = [TextNote(min(paths[track.fingerprint], key=rank_path), track.source, track.note) for track in noted]
     return sorted(notes, key=lambda note: (note.path, note.source))
 
 
