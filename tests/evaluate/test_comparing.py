@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from vidret.evaluate.comparing import Comparison, compare, compare_reports
 from vidret.evaluate.report import FORMAT
 
 
-def make_report(task: str, key: str, values: list[float], **changes: Any) -> dict[str, Any]:
+def make_report(task: str, key: str, values: Sequence[Any], **changes: Any) -> dict[str, Any]:
     """Return a report with two queries per video."""
     rows = [
         {"id": f"q{index}", "text": f"text {index}", "video": f"v{index // 2}", key: value}
@@ -97,9 +98,35 @@ def test_reports_that_are_not_comparable_are_rejected(change: Any, reason: str) 
         compare_reports(first, second)
 
 
-def test_reports_of_queries_cannot_be_compared() -> None:
-    report = make_report("queries", "rank", [1, 2])
-    with pytest.raises(VidretError, match="must be of retrieval, moments, highlights, got queries"):
+def test_every_task_of_an_evaluation_is_compared() -> None:
+    marks = [{name: float(mark) for name in ("R@1", "R@10", "R1@0.5", "hit@1")} for mark in (1, 0, 1, 1)]
+    first = make_report("queries", "correct", marks)
+    first["per_query"] += [{"id": f"a{n}", "text": "no", "video": None, "nothing": n < 3} for n in range(4)]
+    second = copy.deepcopy(first)
+    second["per_query"][0]["correct"]["R@1"], second["per_query"][4]["nothing"] = 0.0, False
+    rows = {row["metric"]: (row["first"], row["second"], row["num_queries"]) for row in compare_reports(first, second)}
+    assert rows == {
+        "R@1": (75, 50, 4),
+        **dict.fromkeys(("R@10", "R1@0.5", "hit@1"), (75, 75, 4)),
+        "nothing, if absent": (75, 50, 4),
+    }
+    gains = [{f"nDCG@{k}": float(k + n) for k in (10, 20, 40)} for n in range(2)]
+    rated = make_report("rated", "0.3", gains)
+    rated["per_query"] = [{**row, "0.5": row["0.3"], "0.7": row["0.3"]} for row in rated["per_query"]]
+    for row in rated["per_query"]:
+        del row["video"]
+    assert [row["first"] for row in compare_reports(rated, rated)] == [10.5, 20.5, 40.5] * 3
+    composed = make_report("composed", "rank", [1, 3, 9, 11])
+    assert [row["first"] for row in compare_reports(composed, composed)] == [25, 50, 75]
+    known = make_report("known-item", "points", [1000, 0])
+    for row, found in zip(known["per_query"], (0, None), strict=True):
+        row["found"] = found
+    assert [(row["metric"], row["first"]) for row in compare_reports(known, known)] == [("found", 50), ("points", 500)]
+
+
+def test_reports_without_queries_or_of_an_unknown_task_are_rejected() -> None:
+    report = make_report("dreams", "rank", [1, 2])
+    with pytest.raises(VidretError, match=r"must be of retrieval, .*, got dreams"):
         compare_reports(report, report)
     report = make_report("retrieval", "rank", [])
     with pytest.raises(VidretError, match="reports must have at least one query, got none"):

@@ -1,17 +1,19 @@
 """Comparison of two reports on the same data by a paired bootstrap over queries, and of encoders by one protocol."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from vidret.encode.encoder import Encoder, EncodingSpeed
 from vidret.encode.names import drop_sampling
 from vidret.errors import VidretError
 from vidret.evaluate.published import CLASSIC
+from vidret.metrics.corpus_moments import GAIN_OVERLAPS, GAIN_RANKS
 from vidret.metrics.retrieval import PLAIN, discount
 
 CHUNK = 1 << 20  # maximum number of indices drawn at a time
@@ -101,40 +103,59 @@ def _resample(gains: Any, groups: Any, num_resamples: int, random: np.random.Gen
     return np.concatenate(means)
 
 
-Values = Shaped[np.ndarray, " query"]
 SIGNIFICANCE = 0.05  # two-sided share of resamples below which a difference counts as significant
 COMPARED_FIELDS = ("text", "video", "true")  # fields that must be equal in both reports' rows of a query
 
 
-class Metric(NamedTuple):
-    """A function of each query's rank, overlap or precision, whose mean is the metric."""
+Row = Mapping[str, Any]
 
-    measure: Callable[[Values], Values]
+
+class Metric(NamedTuple):
+    """A number of each query's row, whose mean is the metric; NaN for a query that it is not about."""
+
+    measure: Callable[[Row], float]
     less_is_better: bool = False
 
 
+def _make_recall(k: int) -> Metric:
+    return Metric(lambda row: 100.0 * (row["rank"] <= k))
+
+
+def _make_precision(threshold: float) -> Metric:
+    return Metric(lambda row: 100.0 * (row["overlap"] >= threshold))
+
+
+def _make_mark(name: str) -> Metric:
+    return Metric(lambda row: math.nan if row["video"] is None else 100.0 * row["correct"][name])
+
+
+def _make_gain(threshold: float, name: str) -> Metric:
+    return Metric(lambda row: row[str(threshold)][name])
+
+
 NDCG = "nDCG@10"  # compared if it is the main score of the protocol
-# By task, a field of the queries' rows and the metrics computed from it.
-METRICS: Mapping[str, tuple[str, Mapping[str, Metric]]] = {
-    "retrieval": (
-        "rank",
-        {
-            "R@1": Metric(lambda ranks: 100.0 * (ranks <= 1)),
-            "R@5": Metric(lambda ranks: 100.0 * (ranks <= 5)),
-            "R@10": Metric(lambda ranks: 100.0 * (ranks <= 10)),
-            "MnR": Metric(lambda ranks: ranks, less_is_better=True),
-        },
-    ),
-    "moments": (
-        "overlap",
-        {
-            "R1@0.3": Metric(lambda overlaps: 100.0 * (overlaps >= 0.3)),
-            "R1@0.5": Metric(lambda overlaps: 100.0 * (overlaps >= 0.5)),
-            "R1@0.7": Metric(lambda overlaps: 100.0 * (overlaps >= 0.7)),
-            "mIoU": Metric(lambda overlaps: 100.0 * overlaps),
-        },
-    ),
-    "highlights": ("precision", {"mAP": Metric(lambda precision: 100.0 * precision)}),
+RECALLS = {f"R@{k}": _make_recall(k) for k in (1, 5, 10)}
+METRICS: Mapping[str, Mapping[str, Metric]] = {  # by task
+    "retrieval": {**RECALLS, "MnR": Metric(lambda row: row["rank"], less_is_better=True)},
+    "composed": RECALLS,
+    "moments": {
+        **{f"R1@{threshold}": _make_precision(threshold) for threshold in (0.3, 0.5, 0.7)},
+        "mIoU": Metric(lambda row: 100.0 * row["overlap"]),
+    },
+    "highlights": {"mAP": Metric(lambda row: 100.0 * row["precision"])},
+    "queries": {
+        **{name: _make_mark(name) for name in ("R@1", "R@10", "R1@0.5", "hit@1")},
+        "nothing, if absent": Metric(lambda row: 100.0 * row["nothing"] if row["video"] is None else math.nan),
+    },
+    "rated": {
+        f"nDCG@{k}, IoU {threshold}": _make_gain(threshold, f"nDCG@{k}")
+        for threshold in GAIN_OVERLAPS
+        for k in GAIN_RANKS
+    },
+    "known-item": {
+        "found": Metric(lambda row: 100.0 * (row["found"] is not None)),
+        "points": Metric(lambda row: row["points"]),
+    },
 }
 
 
@@ -168,20 +189,18 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
         raise VidretError(f"reports must be on the same data, got {names[0]} and {names[1]}")
     check_same_queries(rows, others)
     check_same_videos(first["data"], second["data"])
-    key, metrics = METRICS[first["task"]]
+    metrics = METRICS[first["task"]]
     if first.get("settings", {}).get("metric") == NDCG:
-        metrics = {NDCG: Metric(lambda ranks: 100.0 * discount(ranks)), **metrics}
-    if without := [query_id for query_id in rows if key not in rows[query_id] or key not in others[query_id]]:
-        raise VidretError(f"reports must have the {key} of each query, got none for {without[0]}")
+        metrics = {NDCG: Metric(lambda row: 100.0 * float(discount(np.array(row["rank"], np.float64)))), **metrics}
     query_ids = sorted(rows)
-    values = [
-        np.array([report[query_id][key] for query_id in query_ids], dtype=np.float64) for report in (rows, others)
-    ]
-    groups = np.unique([rows[query_id]["video"] for query_id in query_ids], return_inverse=True)[1]
+    groups = np.unique([rows[query_id].get("video") or query_id for query_id in query_ids], return_inverse=True)[1]
     comparisons = []
     for name, metric in metrics.items():
-        a, b = (metric.measure(value) for value in values)
-        result = compare(a, b, seed=seed, groups=groups)
+        a, b = (_measure(metric, [report[query_id] for query_id in query_ids]) for report in (rows, others))
+        if not (asked := ~np.isnan(a)).any():
+            continue
+        a, b = a[asked], b[asked]
+        result = compare(a, b, seed=seed, groups=groups[asked])
         first_wins = (result.difference < 0) == metric.less_is_better
         better = ("first" if first_wins else "second") if result.share < SIGNIFICANCE else "neither"
         if np.array_equal(a, b):
@@ -189,6 +208,18 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
         means = {"first": float(a.mean()), "second": float(b.mean())}
         comparisons.append({"metric": name, **means, **asdict(result), "better": better})
     return comparisons
+
+
+def _measure(metric: Metric, rows: Sequence[Row]) -> Float[np.ndarray, " query"]:
+    values = []
+    for row in rows:
+        try:
+            values.append(metric.measure(row))
+        except KeyError as error:
+            raise VidretError(
+                f"reports must have the {error.args[0]} of each query, got none for {row['id']}"
+            ) from error
+    return np.array(values, np.float64)
 
 
 def check_same_queries(rows: Mapping[str, Mapping[str, Any]], others: Mapping[str, Mapping[str, Any]]) -> None:

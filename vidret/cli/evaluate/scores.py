@@ -76,9 +76,8 @@ def compare_command(
 
 
 def pair_reports(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
-    """Return the pairs of reports by name, and print which are left out: in one folder only, or not comparable."""
-    from vidret.evaluate.comparing import METRICS
-    from vidret.evaluate.report import find_reports, read_report
+    """Return the pairs of reports by name, and print which are left out, since only one folder has them."""
+    from vidret.evaluate.report import find_reports
 
     ones, others = find_reports(first), find_reports(second)
     names = [name for name in ones if name in others]
@@ -86,11 +85,6 @@ def pair_reports(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
         raise VidretError(f"folders must have reports of the same names, got {', '.join(ones)} and {', '.join(others)}")
     if unpaired := sorted(ones.keys() ^ others.keys()):
         print_message(f"Left out, in one folder only: {', '.join(unpaired)}")
-    if len(names) > 1:
-        tasks = {name: read_report(ones[name])["task"] for name in names}
-        if other_tasks := [name for name in names if tasks[name] not in METRICS]:
-            print_message(f"Left out, not compared query by query: {', '.join(other_tasks)}")
-            names = [name for name in names if name not in other_tasks]
     return {name: (ones[name], others[name]) for name in names}
 
 
