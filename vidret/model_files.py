@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from vidret.disk import replacing, writing_tensors
 from vidret.errors import OptionError, VidretError
-from vidret.text import parse_json
+from vidret.text import format_count, parse_json
 
 if TYPE_CHECKING:  # without torch, which an index whose encoder has no file does not need here
     from torch import Tensor, nn
@@ -279,4 +279,4 @@ def refuse_weights(kind: str, names: Iterable[str], error: type[VidretError]) ->
 
 def _list_weights(kind: str, names: Sequence[str]) -> str:
     shown = [*sorted(names)[:MAX_LISTED], *(["..."] if len(names) > MAX_LISTED else [])]
-    return f"{len(names)} weights {kind}: {', '.join(shown)}"
+    return f"{format_count(len(names), 'weight')} {kind}: {', '.join(shown)}"

@@ -358,17 +358,17 @@ def test_invalid_checkpoints_are_rejected_with_the_names_of_weights() -> None:
     weights = {**CASES[0].weights, "clip.logit_scale": torch.tensor(4.6)}
     convert_concepts(weights)
     name = "transformer_decoder_noun.layers.1.norm3.bias"
-    with pytest.raises(AlignerError, match=f"1 weights missing: {name}"):
+    with pytest.raises(AlignerError, match=f"1 weight missing: {name}"):
         convert_concepts({key: value for key, value in weights.items() if key != name})
     separate = {name.replace("noun", "spatial"): weight for name, weight in weights.items()} | weights
     missing = "transformer_decoder_spatial.layers.1.norm3.bias"
-    with pytest.raises(AlignerError, match=f"1 weights missing: {missing}"):
+    with pytest.raises(AlignerError, match=f"1 weight missing: {missing}"):
         convert_concepts({key: value for key, value in separate.items() if key != missing})
-    with pytest.raises(AlignerError, match=r"1 weights missing: noun_queries"):
+    with pytest.raises(AlignerError, match=r"1 weight missing: noun_queries"):
         convert_concepts({key: value for key, value in separate.items() if key != "noun_queries"})
     with pytest.raises(AlignerError, match=r"2 weights unknown: another.weight, transformerClip.more"):
         convert_concepts({**weights, "transformerClip.more": torch.ones(1), "another.weight": torch.ones(1)})
-    with pytest.raises(AlignerError, match=f"1 weights of another shape: {name}"):
+    with pytest.raises(AlignerError, match=f"1 weight of another shape: {name}"):
         convert_concepts({**weights, name: torch.ones(3)})
     with pytest.raises(AlignerError, match=r"3 weights missing: frame_position_embeddings.weight, spatial_q"):
         convert_concepts({"clip.logit_scale": torch.tensor(4.6)})

@@ -47,14 +47,14 @@ def test_unknown_weights_are_listed(name: str) -> None:
 def test_missing_weights_are_listed_by_their_published_names(name: str) -> None:
     state = published()
     del state[name]
-    with pytest.raises(AlignerError, match=rf"1 weights missing: {name}$"):
+    with pytest.raises(AlignerError, match=rf"1 weight missing: {name}$"):
         convert_aligner(state)
 
 
 def test_other_shapes_are_listed() -> None:
-    with pytest.raises(AlignerError, match=r"weights of another shape: local_mat_weight \(3, 3\) for \(64, 64\)"):
+    with pytest.raises(AlignerError, match=r"weight of another shape: local_mat_weight \(3, 3\) for \(64, 64\)"):
         convert_aligner(published() | {"local_mat_weight": torch.eye(3)})
-    with pytest.raises(AlignerError, match="1 weights not square: word_mat_weight"):
+    with pytest.raises(AlignerError, match="1 weight not square: word_mat_weight"):
         convert_aligner(published() | {"word_mat_weight": torch.zeros(3, 4)})
     # Another published program has a different score net.
     name = "visual_token_selector.score_predictor.in_conv.1.weight"

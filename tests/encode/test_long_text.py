@@ -36,7 +36,7 @@ def test_vectors_equal_the_published_code(case: Case) -> None:
 
 def test_a_checkpoint_without_the_second_table_is_refused() -> None:
     weights = {name: weight for name, weight in CASES[0].weights.items() if name != "positional_embedding_res"}
-    with pytest.raises(EncoderError, match="1 weights missing: positional_embedding_res"):
+    with pytest.raises(EncoderError, match="1 weight missing: positional_embedding_res"):
         convert_state_dict(weights, "longclip")
 
 

@@ -218,7 +218,7 @@ def test_queries_without_span_and_unreadable_videos_are_shown_as_such(tmp_path: 
     row: dict[str, Any] = {"text": "a dog", "video": "bad", "true": [[1, 2]], "found": None, "duration": None}
     facts = {"task": "moments", "per_query": [{**row, "overlap": 0.0}]}
     heading, article = render_worst(facts, {"bad": tmp_path / "bad.mp4"})
-    assert heading == "<h2>The 1 worst queries</h2>"
+    assert heading == "<h2>The 1 worst query</h2>"
     tree = Tree(article)
     assert "overlap 0.00, in bad; no span found" in tree.texts
     assert tree.find("img") == []

@@ -66,7 +66,7 @@ def test_mismatches_are_listed_by_published_names() -> None:
     assert str(error.value) == (
         "3 weights missing: adapter.gate, adapter.tem.cross_att.m.weight, pyramid.blocks.3.6.bias; "
         "2 weights unknown: extra, pyramid.blocks.2.2.weight; "
-        "1 weights of another shape: coord_head.module.3.bias (3,) for (2,)"
+        "1 weight of another shape: coord_head.module.3.bias (3,) for (2,)"
     )
 
 
@@ -76,7 +76,7 @@ def test_missing_and_extra_levels_are_reported() -> None:
         VidretError, match=r"8 weights missing: pyramid\.blocks\.2\.1\.bias, .*pyramid\.blocks\.2\.8\.weight$"
     ):
         convert_head(state)
-    with pytest.raises(VidretError, match=r"1 weights of another shape: coef \(3,\) for \(4,\)"):
+    with pytest.raises(VidretError, match=r"1 weight of another shape: coef \(3,\) for \(4,\)"):
         convert_head(published() | {"coef": torch.ones(3)})
 
 
@@ -87,7 +87,7 @@ def test_invalid_widths_and_heads_are_rejected() -> None:
         convert_head(state)
     with pytest.raises(VidretError, match="heads must divide dim 32, got 5"):
         convert_head(published(), heads=5)
-    with pytest.raises(VidretError, match=r"weights of another shape: .*adapter\.query_map\.2\.weight \(16,\)"):
+    with pytest.raises(VidretError, match=r"weight of another shape: .*adapter\.query_map\.2\.weight \(16,\)"):
         convert_head(published() | {"adapter.query_map.2.weight": torch.zeros(16)})
 
 
@@ -158,7 +158,7 @@ def test_invalid_files_are_rejected_with_their_path(tmp_path: Path) -> None:
     save_head(head, make_card(head), path)
     weights = load_file(path)
     save_file({**weights, "odd": torch.zeros(1)}, path, metadata={"vidret": make_card(head).to_json()})
-    with pytest.raises(VidretError, match=f"{path}: 1 weights unknown: odd"):
+    with pytest.raises(VidretError, match=f"{path}: 1 weight unknown: odd"):
         load_head(path)
     cards = {
         "the card must describe the weights": replace(make_card(head), strides=(1, 2)),

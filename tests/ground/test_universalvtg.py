@@ -310,7 +310,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     weights = make_head().state_dict()
     weights.pop("fusion.ln_out.bias")
     weights["more"] = torch.zeros(1)
-    with pytest.raises(VidretError, match=r"1 weights missing: fusion\.ln_out\.bias; 1 weights unknown: more"):
+    with pytest.raises(VidretError, match=r"1 weight missing: fusion\.ln_out\.bias; 1 weight unknown: more"):
         build_universal(weights)
     with pytest.raises(VidretError, match=r"vid_proj\.conv\.weight"):
         build_universal({})

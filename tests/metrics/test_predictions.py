@@ -102,7 +102,7 @@ def test_predictions_must_match_the_queries() -> None:
     for asked, found, reason in (
         ([], [], "queries must be at least one, got none"),
         (queries, [one], "must include every query, but lack 1 of 2, first 2"),
-        (queries[:1], [one, two], "must be for the queries only, got 1 others, first 1"),
+        (queries[:1], [one, two], "must be for the queries only, got 1 other, first 1"),
         (queries, [one, two, two], "predictions must have unique ids, got 2 ids for 3"),
         ([*queries, query("1")], [one, two], "queries must have unique ids, got 2 ids for 3"),
     ):

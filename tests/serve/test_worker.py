@@ -127,7 +127,7 @@ async def test_waiting_calls_do_not_fill_the_queue_of_searches() -> None:
     with working(engine, size=1) as worker:
         first = await hold(worker, lambda: gate.wait(10))
         (second,) = await put(worker.call(lambda _: None))
-        with pytest.raises(RefusedError, match="the server is busy: 1 requests are waiting"):
+        with pytest.raises(RefusedError, match="the server is busy: 1 request waiting"):
             await worker.call(lambda _: None)
         assert len(await worker.search("red", SearchOptions(k=1))) == 1
         gate.set()

@@ -87,7 +87,7 @@ def write_generated_page(report: Mapping[str, Any], out: Path) -> None:
         sections.append(render_table(tabulate_topics(report)))
     worst = report["prompts"][:NUM_WORST]
     images, remarks = FrameImages(), list_video_remarks(report)
-    sections.append(f"<h2>The {len(worst)} worst prompts</h2>")
+    sections.append(f"<h2>The {format_count(len(worst), 'worst prompt')}</h2>")
     sections += [render_prompt(row, images, remarks) for row in worst]
     sections += ["<h2>All prompts</h2>", f'<div class="prompts">{render_table(tabulate_prompts(report))}</div>']
     write_document("Generated videos", sections, out, style=STYLE)

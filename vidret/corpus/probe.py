@@ -24,6 +24,7 @@ from vidret.corpus.significance import (
 from vidret.corpus.vectors import encode_phrases
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
+from vidret.text import format_count
 from vidret.types import Frames
 
 BATCH = 16  # videos that are encoded together
@@ -147,7 +148,9 @@ def encode_videos(
         count(len(batch))
     vectors = np.stack(rows)
     if num_wrong := int((~np.isfinite(vectors).all(axis=1)).sum()):
-        raise VidretError(f"{encoder.name}: vectors must be finite, got NaN or infinity for {num_wrong} videos")
+        raise VidretError(
+            f"{encoder.name}: vectors must be finite, got NaN or infinity for {format_count(num_wrong, 'video')}"
+        )
     return vectors
 
 

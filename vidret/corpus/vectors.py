@@ -9,6 +9,7 @@ from jaxtyping import Float16, Float32, Int64
 from vidret.encode.text_cache import IdentifiedEncoder, TextEncoder, encode_once
 from vidret.errors import StoreError, VidretError
 from vidret.store.store import Store
+from vidret.text import format_count
 from vidret.types import TextEmbedding
 
 
@@ -83,6 +84,8 @@ def read_index_vectors(store: Store) -> IndexVectors:
     counts = np.diff(np.append(starts, len(owners)))
     ordered = segments[order].astype(np.float32)
     if num_wrong := int(np.count_nonzero(~np.isfinite(ordered).all(axis=1))):
-        raise VidretError(f"{store.path}: vectors must be finite, got NaN or infinity in {num_wrong} segments")
+        raise VidretError(
+            f"{store.path}: vectors must be finite, got NaN or infinity in {format_count(num_wrong, 'segment')}"
+        )
     means = np.add.reduceat(ordered, starts, axis=0) / counts[:, None].astype(np.float32)
     return IndexVectors(segment_ids, owners, segments, video_ids, means)

@@ -23,6 +23,7 @@ import torch
 from vidret.encode.clip.weights import first_line
 from vidret.encode.names import ModelName
 from vidret.errors import EncoderError, MissingExtraError
+from vidret.text import format_count
 
 HUB_TIMEOUT_S = 1.5  # the libraries' own retries take most of a minute
 logger = logging.getLogger(__name__)
@@ -142,7 +143,9 @@ class Repository:
         with hide_progress():
             model, info = self.load(kind, dtype=dtype, output_loading_info=True, **settings)
         if missing := sorted(str(key) for key in info["missing_keys"]):
-            raise EncoderError(f"{self.name.base}: {len(missing)} weights missing: {', '.join(missing[:5])}")
+            raise EncoderError(
+                f"{self.name.base}: {format_count(len(missing), 'weight')} missing: {', '.join(missing[:5])}"
+            )
         return model
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from vidret.evaluate.report import Report
 from vidret.evaluate.tables import Facts, describe_missing, make_tables, name_data
 from vidret.present.html import FrameImages, escape_text, render_facts, render_table, write_document
-from vidret.text import format_time
+from vidret.text import format_count, format_time
 
 MAX_K = 100  # the largest K for which recall is plotted
 WIDTH, HEIGHT = 460, 296  # of an SVG plot, in pixels
@@ -66,7 +66,7 @@ def render_details(facts: Facts) -> Iterator[str]:
     rows = facts["results"].get("rows", [])
     protocols = [facts["settings"]["protocol"]] if "protocol" in facts["settings"] else []
     protocols += dict.fromkeys(row["protocol"] for row in rows)
-    ties = [f"{row['direction']}, {row['label']}: {row['num_ties']} tied queries" for row in rows]
+    ties = [f"{row['direction']}, {row['label']}: {format_count(row['num_ties'], 'tied query')}" for row in rows]
     data = facts["data"]
     details = {
         "Protocol": [*protocols, *ties],
@@ -150,7 +150,7 @@ def render_worst(facts: Mapping[str, Any], files: Mapping[str, Path]) -> Iterato
         return
     if not articles:
         return
-    yield f"<h2>The {len(articles)} worst queries</h2>"
+    yield f"<h2>The {format_count(len(articles), 'worst query')}</h2>"
     yield from articles
 
 

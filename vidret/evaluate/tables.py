@@ -91,13 +91,14 @@ def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:
         facts = results["rated"]
         columns = ["minimum IoU", *next(iter(facts["nDCG"].values()))]
         lines = [[least, *(f"{value:.1f}" for value in gains.values())] for least, gains in facts["nDCG"].items()]
-        yield f"rated moments: {facts['num_queries']} queries, each in {facts['num_videos']} videos", (columns, lines)
+        queries, videos = format_count(facts["num_queries"], "query"), format_count(facts["num_videos"], "video")
+        yield f"rated moments: {queries}, each in {videos}", (columns, lines)
     if "composed" in results:
         facts = results["composed"]
         names = [name for name in facts if name not in ("num_queries", "gallery_size")]
         lines = [[asked, *(f"{results[kind][name]:.1f}" for name in names)] for kind, asked in QUERIES.items()]
-        title = f"a frame and a text: {facts['num_queries']} queries, {facts['gallery_size']} videos"
-        yield title, (["query", *names], lines)
+        queries, videos = format_count(facts["num_queries"], "query"), format_count(facts["gallery_size"], "video")
+        yield f"a frame and a text: {queries}, {videos}", (["query", *names], lines)
     if "kinds" in results:
         title = f"queries by kind, each in {format_count(results['num_videos'], 'video')}"
         if "kinds_unjudged" in results:
@@ -114,7 +115,9 @@ def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:
 
 def title_rows(name: str, rows: Sequence[Facts]) -> str:
     """Return a table's title with the number of queries and the size of the gallery."""
-    return f"{name}: {rows[0]['num_queries']} captions, {rows[0]['gallery_size']} videos"
+    return (
+        f"{name}: {format_count(rows[0]['num_queries'], 'caption')}, {format_count(rows[0]['gallery_size'], 'video')}"
+    )
 
 
 def tabulate_rows(rows: Sequence[Facts], main: str = "R@1") -> Table:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from vidret.data.benchmarks.files import AnnotationRow, read_jsonl, short_repr
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
+from vidret.text import format_count
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,5 +141,7 @@ def match_predictions(queries: Sequence[LabelledQuery], predictions: Sequence[Pr
             f"predictions must include every query, but lack {len(missing)} of {len(queries)}, first {missing[0]}"
         )
     if unknown := [prediction.id for prediction in predictions if prediction.id not in query_ids]:
-        raise VidretError(f"predictions must be for the queries only, got {len(unknown)} others, first {unknown[0]}")
+        raise VidretError(
+            f"predictions must be for the queries only, got {format_count(len(unknown), 'other')}, first {unknown[0]}"
+        )
     return [by_id[query.id] for query in queries]

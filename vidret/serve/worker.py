@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from vidret.engine import Engine
 from vidret.errors import MovedError
 from vidret.serve.problems import RefusedError, make_busy
+from vidret.text import format_count
 from vidret.types import Hit, Query, SearchOptions
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class JobThread:
         future: Future[Any] = Future()
         with self._changed:
             if self._closed or len(self._waiting) >= self._size:
-                raise make_busy(f"{len(self._waiting)} requests are waiting")
+                raise make_busy(f"{format_count(len(self._waiting), 'request')} waiting")
             self._waiting.append(Job(work, future))
             self._changed.notify()
         return future

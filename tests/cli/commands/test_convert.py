@@ -57,7 +57,7 @@ def test_converted_checkpoint_has_its_aligner(method: str, films: Path, real_run
     weights = make_published_weights(method)
     convert = ("convert", checkpoint, out, "--from", method)
     save_file({**weights, "extra.weight": torch.ones(1)}, checkpoint)
-    real_run.check_refusal(convert, 1, "1 weights unknown: extra.weight")
+    real_run.check_refusal(convert, 1, "1 weight unknown: extra.weight")
     assert not out.exists(), "all is well, or nothing is written"
     save_file(weights, checkpoint)
     assert f"model.safetensors: {method} with its aligner on" in real_run.err(*convert)
@@ -149,7 +149,7 @@ def test_what_is_no_checkpoint_is_refused(run: Runner, tmp_path: Path) -> None:
     run.check_refusal((*prism, "--with", tmp_path / "spiece.model"), 1, "lvt.npz: must be an .npz of arrays")
     save_file({**find_cases("r2tuning")[0].weights, "extra.weight": torch.ones(1)}, tmp_path / "odd.safetensors")
     odd = ("convert", tmp_path / "odd.safetensors", out, "--from", "r2tuning")
-    run.check_refusal(odd, 1, "1 weights unknown: extra.weight")
+    run.check_refusal(odd, 1, "1 weight unknown: extra.weight")
     assert not out.exists()
 
 

@@ -127,10 +127,10 @@ def test_an_unreadable_file_is_rejected(kind: str, saved: Path) -> None:
     ("changes", "reason"),
     [
         ({"vision__proj": None, "text__proj": None}, "2 weights missing: text.proj, vision.proj"),
-        ({"vision__extra": torch.zeros(1)}, "1 weights unknown: vision.extra"),
+        ({"vision__extra": torch.zeros(1)}, "1 weight unknown: vision.extra"),
         (
             {"vision__temporal__2": torch.zeros(6, 32)},
-            "1 weights of another shape: vision.temporal.2 (6, 32) for (12, 32)",
+            "1 weight of another shape: vision.temporal.2 (6, 32) for (12, 32)",
         ),
     ],
 )
@@ -168,7 +168,7 @@ def test_weights_load_all_or_none() -> None:
     model = make_model(PLAIN)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     weights = {name: torch.zeros_like(weight) for name, weight in before.items()}
-    with pytest.raises(VidretError, match="1 weights unknown: more"):
+    with pytest.raises(VidretError, match="1 weight unknown: more"):
         load_exactly(model, weights | {"more": torch.zeros(1)})
     with pytest.raises(VidretError, match=r"30 weights unknown: more\.00, .*, more\.09, \.\.\.$"):
         load_exactly(model, weights | {f"more.{index:02}": torch.zeros(1) for index in range(30)})

@@ -147,7 +147,7 @@ def test_an_unknown_weight_is_reported(source: str, key: str) -> None:
     states |= {aligned: make()[0] for aligned, make in ALIGNED.items()}
     with pytest.raises(EncoderError) as caught:
         convert_state_dict({**states[source], key: torch.zeros(1)}, source, heads=HEADS)
-    assert str(caught.value) == f"1 weights unknown: {key}"
+    assert str(caught.value) == f"1 weight unknown: {key}"
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,9 @@ def test_a_missing_weight_is_reported(source: str, key: str, named: str) -> None
     states = {"tempme": TEMPME.weights, "promptswitch": PROMPT_SWITCH.weights}
     state = states[source] if source in states else ALIGNED[source]()[0]
     heads = {"tempme": (2, 1), "promptswitch": (3, 2)}.get(source, HEADS)
-    with pytest.raises(EncoderError, match="1 weights missing: ") as caught:
+    with pytest.raises(EncoderError, match="1 weight missing: ") as caught:
         convert_state_dict({name: weight for name, weight in state.items() if name != key}, source, heads=heads)
-    assert str(caught.value).endswith(f"1 weights missing: {named}")
+    assert str(caught.value).endswith(f"1 weight missing: {named}")
 
 
 @pytest.mark.parametrize(

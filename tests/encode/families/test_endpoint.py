@@ -95,10 +95,10 @@ def test_what_an_ended_endpoint_had_encoded_stays(tmp_path: Path) -> None:
 
 
 BROKEN = {
-    "no JSON": (Reply(b"<html>"), "must answer with 1 vectors of numbers"),
-    "too few": (Reply(b'{"data": []}'), "must answer with 1 vectors"),
-    "not finite": (Reply(b'{"data": [{"index": 0, "embedding": [NaN, 1]}]}'), "must answer with 1 vectors"),
-    "zero": (Reply(b'{"data": [{"index": 0, "embedding": [0, 0]}]}'), "must answer with 1 vectors"),
+    "no JSON": (Reply(b"<html>"), "must answer with 1 vector of numbers"),
+    "too few": (Reply(b'{"data": []}'), "must answer with 1 vector"),
+    "not finite": (Reply(b'{"data": [{"index": 0, "embedding": [NaN, 1]}]}'), "must answer with 1 vector"),
+    "zero": (Reply(b'{"data": [{"index": 0, "embedding": [0, 0]}]}'), "must answer with 1 vector"),
     "refusal": (Reply(b"", 401), "refuses the key in VIDRET_ENDPOINT_KEY"),
 }
 

@@ -382,7 +382,7 @@ def test_wrong_weights(tmp_path: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["visual_projection.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    assert "1 weights missing: visual_projection.weight" in fail(f"hf:{folder}")
+    assert "1 weight missing: visual_projection.weight" in fail(f"hf:{folder}")
     (folder / "model.safetensors").write_bytes(b"x" * 99)
     assert "cannot be loaded: " in fail(f"hf:{folder}")
 

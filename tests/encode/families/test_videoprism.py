@@ -209,7 +209,7 @@ def test_files_of_something_else_are_refused(released: Any, tmp_path: Path) -> N
     with pytest.raises(EncoderError, match="must be of VideoPrism-LvT, got a weight named decoder/w"):
         convert_videoprism(tmp_path / "more.npz", vocabulary, tmp_path / "out")
     np.savez(tmp_path / "less.npz", **{key: value for key, value in arrays.items() if "cls_emb" not in key})
-    with pytest.raises(EncoderError, match=r"1 weights missing: text_model\.embeddings\.cls_emb"):
+    with pytest.raises(EncoderError, match=r"1 weight missing: text_model\.embeddings\.cls_emb"):
         convert_videoprism(tmp_path / "less.npz", vocabulary, tmp_path / "out")
     np.savez(tmp_path / "none.npz", a=np.array(["an object"], object))
     with pytest.raises(EncoderError, match=r"must be an \.npz of arrays"):

@@ -236,7 +236,7 @@ def test_damaged_phonemes_are_found(index: Path, change: str) -> None:
 def test_texts_that_the_full_text_index_lacks_are_found(index: Path) -> None:
     with TextStore.open(index, write=True) as texts:
         texts.index.remove(texts.index.ids()[:1].tolist())
-    assert find_damaged_texts(index, repair=False) == [f"{index}/words/texts.sqlite: 1 stored texts are missing"]
+    assert find_damaged_texts(index, repair=False) == [f"{index}/words/texts.sqlite: 1 stored text missing"]
     with TextStore.open(index, write=True) as texts:
         texts.index.add([(1 << 40, "of a killed writer")])
     assert find_damaged_texts(index, repair=False) == []

@@ -77,7 +77,9 @@ def run_checks(index: Path) -> Iterator[Check]:
     from vidret.present.ffmpeg import find_ffmpeg
 
     version = ".".join(str(part) for part in sys.version_info[:3])
-    yield Check("vidret", "ok", f"{metadata.version('vidret')}, Python {version}, {os.cpu_count()} cores")
+    yield Check(
+        "vidret", "ok", f"{metadata.version('vidret')}, Python {version}, {format_count(os.cpu_count() or 1, 'core')}"
+    )
     for module, purpose, extra in PACKAGES:
         yield check_package(module, purpose, extra)
     yield check_torchcodec()

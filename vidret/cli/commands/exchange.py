@@ -31,7 +31,7 @@ from vidret.present.progress import print_import_summary, print_merge_summary, s
 from vidret.present.show import print_result, run_to_dict
 from vidret.present.terminal import print_message, show_status
 from vidret.store.store import Store
-from vidret.text import display_path
+from vidret.text import display_path, format_count
 
 if TYPE_CHECKING:
     from vidret.encode.names import MergeLevel
@@ -69,7 +69,8 @@ def embeddings_command(
     if not len(embeddings.vectors):
         raise VidretError(f"{index}: there is no vector to write")
     written = write_embeddings(embeddings, out, form)
-    print_message(f"{len(embeddings.vectors)} vectors of {embeddings.vectors.shape[1]}: {', '.join(map(str, written))}")
+    vectors = format_count(len(embeddings.vectors), "vector")
+    print_message(f"{vectors} of {embeddings.vectors.shape[1]}: {', '.join(map(str, written))}")
 
 
 @app.command("import")

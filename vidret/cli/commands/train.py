@@ -164,7 +164,9 @@ def train_head_command(
         (name, *(f"{value:.1f}" for value in (way.recall(0.5), way.recall(0.7), way.mean_overlap)))
         for name, way in ways.items()
     ]
-    print_message(f"Trained on {trial.num_trained} queries, tried on {trial.num_held_out} of other videos:")
+    print_message(
+        f"Trained on {format_count(trial.num_trained, 'query')}, tried on {trial.num_held_out} of other videos:"
+    )
     show_table(("", "R1@0.5", "R1@0.7", "mIoU"), rows)
     if not trial.wins:
         print_message("The head does not win against the curve on the held-out queries (mIoU), so it is not kept.")

@@ -267,7 +267,7 @@ def _from_promptswitch(weights: Weights, settings: ConversionSettings) -> ClipMo
             renamed[name] = renamed[name].T
     card = measure_card(renamed, method="promptswitch", heads=settings.heads)
     if "vision.prompts.cube" not in renamed:
-        raise EncoderError(f"1 weights missing: {PROMPT_KEY}")
+        raise EncoderError(f"1 weight missing: {PROMPT_KEY}")
     num_prompts = len(renamed["vision.prompts.cube"])
     sampling = Sampling(2 * num_prompts, rule="segments", num_segments=num_prompts)  # two clips, as published
     prompts = settings.prompts or PromptShape(num_prompts, num_prompts)
@@ -298,7 +298,7 @@ def _from_longclip(weights: Weights, settings: ConversionSettings) -> ClipModel:
     """Convert Long-CLIP; its two tables of positions are joined: CLIP's own for the first 20, the trained one after."""
     table = {name: weight for name, weight in weights.items() if name != LONG_POSITIONS}
     if LONG_POSITIONS not in weights:
-        raise EncoderError(f"1 weights missing: {LONG_POSITIONS}")
+        raise EncoderError(f"1 weight missing: {LONG_POSITIONS}")
     if "positional_embedding" in table:
         kept = table["positional_embedding"][:KEPT_POSITIONS]
         table["positional_embedding"] = torch.cat([kept, weights[LONG_POSITIONS][KEPT_POSITIONS:].to(kept.dtype)])

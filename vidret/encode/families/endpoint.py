@@ -19,6 +19,7 @@ from vidret.encode.encoder import average_units
 from vidret.encode.names import ModelName, parse_model_name
 from vidret.endpoints.transport import JsonTransport
 from vidret.errors import EncoderError
+from vidret.text import format_count
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
 EXAMPLE = "endpoint:http://127.0.0.1:7997/v1?model=NAME"
@@ -160,7 +161,7 @@ class EndpointEncoder:
             yield _read_vectors(json.loads(b"".join(lines)), count, getattr(self, "dim", None))
 
         full = {"model": self._source.model, "encoding_format": "float", **request}
-        return next(self._transport.post(full, read, what=f"{count} vectors of numbers"))
+        return next(self._transport.post(full, read, what=f"{format_count(count, 'vector')} of numbers"))
 
     def _spend(self, count: int) -> None:
         with self._lock:

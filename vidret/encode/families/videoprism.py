@@ -17,6 +17,7 @@ from jaxtyping import Float
 from vidret.encode.clip.weights import first_line
 from vidret.encode.model_hub import hide_progress
 from vidret.errors import EncoderError
+from vidret.text import format_count
 
 CONTEXT = 64  # tokens
 STACK = "transformers_stack/x_layers"
@@ -85,9 +86,9 @@ def convert_videoprism(weights: Path, vocabulary: Path, out: Path) -> None:
     except RuntimeError as error:
         raise EncoderError(f"{weights}: {first_line(error)}") from error
     if missing := [name for name in missing if "position_embedding" not in name and "position_ids" not in name]:
-        raise EncoderError(f"{weights}: {len(missing)} weights missing: {', '.join(missing[:5])}")
+        raise EncoderError(f"{weights}: {format_count(len(missing), 'weight')} missing: {', '.join(missing[:5])}")
     if unknown:
-        raise EncoderError(f"{weights}: {len(unknown)} weights unknown: {', '.join(unknown[:5])}")
+        raise EncoderError(f"{weights}: {format_count(len(unknown), 'weight')} unknown: {', '.join(unknown[:5])}")
     pieces, charsmap = read_pieces(vocabulary)
     if len(pieces) != model.config.text_config.vocab_size:
         wanted = model.config.text_config.vocab_size

@@ -14,6 +14,7 @@ from vidret.store.catalog.database import Database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.texts.phonemes import PHONEMES, SYMBOLS, pronounce
 from vidret.store.texts.postings import IS_ALLOWED, read_ids
+from vidret.text import format_count
 
 # Consonants that may be heard for each other; misheard words often keep them. Vowels, H and Y are left out.
 CONSONANTS = "P B", "T D TH DH", "K G", "F V", "S Z", "CH JH SH ZH", "M", "N NG", "L", "R ER", "W"
@@ -75,7 +76,7 @@ class SpokenIndex:
         self._database.run("INSERT INTO spoken (spoken) VALUES ('integrity-check')")
         sql = "SELECT count(*) FROM spoken_content WHERE crc('q', id, CAST(c1 AS BLOB)) IS NOT c2"
         num_damaged = self._database.value(sql)
-        return [f"the phonemes of {num_damaged} texts are damaged"] if num_damaged else []
+        return [f"the phonemes of {format_count(num_damaged, 'text')} are damaged"] if num_damaged else []
 
     def read(self, ids: Int64[np.ndarray, " id"]) -> dict[int, str]:
         """Return the phonemes of those texts that are spoken."""

@@ -22,7 +22,7 @@ from vidret.store.store import Store
 from vidret.store.texts.index import TextIndex
 from vidret.store.texts.joined import open_texts
 from vidret.store.texts.store import FOLDER, INDEX, TextCounts, TextStore
-from vidret.text import sanitize
+from vidret.text import format_count, sanitize
 from vidret.types import TEXT_SOURCES, TextSource, TimedText
 
 MIN_HEARD = 0.1  # least share of the speech for a language to be listed
@@ -222,4 +222,4 @@ def _check_index(texts: TextStore, path: Path) -> str:
     except StoreError as error:
         return str(error).removesuffix(f"; {REPAIR}")
     missing = np.intersect1d(missing, texts.stored_ids()[0])  # another process may have just removed a track
-    return damage or (f"{path}: {len(missing)} stored texts are missing" if len(missing) else "")
+    return damage or (f"{path}: {format_count(len(missing), 'stored text')} missing" if len(missing) else "")

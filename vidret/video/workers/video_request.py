@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from vidret.errors import DecodeError
+from vidret.text import format_count
 from vidret.types import Picture, Resize, Sampling, ShotChange
 from vidret.video.audio import SoundCutter
 from vidret.video.container import NOT_DECODED
@@ -206,7 +207,7 @@ def _send_by_shots(answer: _Answer, open_segments: Callable[..., SegmentReader])
     if reader.reads_all and num_frames_read < num_expected:
         lost = f"{num_frames_read} of {num_expected} frames could be read: damaged"
     elif segments.num_lost:
-        lost = f"{segments.num_lost} chosen frames could not be read: damaged"
+        lost = f"{format_count(segments.num_lost, 'chosen frame')} could not be read: damaged"
     answer.send_finished(lost, segments.note)
 
 
