@@ -149,6 +149,7 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], locate
     assert "intersection over union" in report["settings"]["protocol"]
     assert report["seconds"].keys() == {"indexing", "scoring"}
     out, err = located[1].out, located[1].err
+    assert "\ncorrect video (VR) " in out, "text begins at the left"
     assert "8 queries, 4 of 6 videos" in err
     assert "1 video missing, omitted with their rows: gone" in err
     assert "1 video unreadable, omitted with their rows: bad" in err

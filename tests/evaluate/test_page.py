@@ -202,7 +202,11 @@ def test_an_absent_query_that_is_answered_is_among_the_worst(tmp_path: Path) -> 
 def test_a_timeline_lasts_as_long_as_its_video_or_else_as_its_spans(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
     row = {"text": "a dog", "video": "bad", "true": [[1, 2]], "overlap": 0.0}
-    for more, share in (({"duration": 8.0, "found": None}, 1 / 8), ({"duration": None, "found": [3, 4, 0.5]}, 1 / 4)):
+    for more, share in (
+        ({"duration": 8.0, "found": None}, 1 / 8),
+        ({"duration": None, "found": [3, 4, 0.5]}, 1 / 4),
+        ({"duration": 8.0, "found": [14, 16, 0.5]}, 1 / 16),
+    ):
         facts = {"task": "moments", "per_query": [{**row, **more}]}
         _, article = render_worst(facts, {"bad": tmp_path / "bad.mp4"})
         lane, bar = (

@@ -171,7 +171,8 @@ def render_ranked(row: Row, gallery_size: int, images: FrameImages) -> str:
 def render_located(row: Row, images: FrameImages) -> str:
     """Return a query with a timeline of its true spans and the predicted one, and frames of both."""
     true, found = row["true"], row["found"]
-    end = row["duration"] or max([*(span[1] for span in true), *(found[1:2] if found else [])])
+    # Videos may be longer than annotated.
+    end = max([row["duration"] or 0, *(span[1] for span in true), *(found[1:2] if found else [])])
     shots = [
         images.render(
             row["video"], start + share * (stop - start), name, f"{format_time(start)} to {format_time(stop)}", kind

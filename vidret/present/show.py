@@ -40,7 +40,7 @@ T = TypeVar("T")
 # Columns of text. All others hold numbers and are right-aligned.
 LEFT_ALIGNED = {
     *("", "video", "file", "reason", "source", "direction", "scores", "bank", "true spans", "metric", "what", "level"),
-    *("name", "domain", "and", "match", "found", "tag", "who"),
+    *("name", "domain", "and", "match", "found", "tag", "who", "task", "kind", "query", "model"),
 }
 NO_MATCH = "Nothing matches."
 NOTHING_MATCHES = "Nothing matches well. The nearest are:"
