@@ -162,6 +162,9 @@ def test_retrieval_benchmarks_use_whole_videos(world: Path, tmp_path: Path) -> N
     assert (facts["data"]["name"], facts["settings"]["rerank"]) == ("msrvtt-1k-a-test", "mean")
     assert facts["results"]["rows"][0]["R@1"] == 100
     assert (tmp_path / "out" / "report.html").is_file()
+    data = ("--data", "msrvtt-1k-a", "--model", names.pop().removesuffix("#whole"))
+    answer = run("eval", "curves", *command[2:-1], *data, "--rerank", "mean", load=load)
+    assert (answer.code, names) == (0, ["ViT-B-32-quickgelu/openai#whole"]), "the same index"
 
 
 @pytest.mark.parametrize("method", ["clip", "ucofia", "glscl"])

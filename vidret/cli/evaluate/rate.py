@@ -147,7 +147,7 @@ def curves_command(
     from vidret.metrics.retrieval import choose_sizes, measure_by_size
 
     split = run.read_split()
-    engine = run.open_index(split, rerank=rerank)
+    engine = run.open_index(split, whole=run.data not in OWN, rerank=rerank)
     gallery, _ = run.fill_index(engine, split)
     video_ids, captions = choose_captions(split, gallery)
     paths = [Path(gallery.files[video_id]) for video_id in video_ids]
