@@ -15,7 +15,7 @@ from vidret.store.vectors import ivf
 from vidret.store.vectors.base import SearchResult
 from vidret.store.vectors.flat import Flat, Rows, load_faiss, merge_results
 from vidret.store.vectors.ivf import Shard, build_shard, vector_bytes
-from vidret.store.vectors.shards import MAX_SHARD_SIZE, Shards, ShardSize, choose_kind, choose_rebuilt
+from vidret.store.vectors.shards import MAX_SHARD_SIZE, REFINED, Shards, ShardSize, choose_kind, choose_rebuilt
 
 NUM = 3000
 KINDS = ["ivf", "ivf-rabitq2", "ivf-rabitq1"]
@@ -105,6 +105,7 @@ def test_lists_far_from_a_query_may_be_left_out(tmp_path: Path, monkeypatch: pyt
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     shards = Shards(DIM, lambda some: (some, vectors[some - 1]), ivf_from=500)
     update(shards, tmp_path, ids, kind)
+    monkeypatch.setitem(REFINED, "ivf-rabitq1", (4, 400))  # more candidates would not be in one cluster
     searched = note_calls(
         monkeypatch, ivf, "search_lists", lambda _lists, _query, nearest, *_: int((nearest.ids >= 0).sum())
     )
