@@ -55,7 +55,10 @@ def test_a_converted_model_reads_248_tokens(tmp_path: Path, caplog: pytest.LogCa
         assert len(encoder.encode_text(["word " * 245])[0].words) == 245
         assert not caplog.records
         assert len(encoder.encode_text(["word " * 250])[0].words) == 250
-    assert "reads 248 tokens, so a text is split into 2 parts" in caplog.text
+        encoder.encode_text(["text " * 250, "words", "text " * 260, "text " * 270])
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "reads 248 tokens, so a text is split into 2 parts: word word" in first
+    assert second.endswith("... (and 2 other texts)"), "not one line a text"
 
 
 @given(st.text("ab .,;\u4f60\u3002", max_size=60), st.integers(1, 12))

@@ -8,6 +8,7 @@ from itertools import chain
 
 import numpy as np
 
+from vidret.text import format_count
 from vidret.types import TextEmbedding
 
 logger = logging.getLogger(__name__)
@@ -43,9 +44,8 @@ def encode_clauses(
     if not texts:
         return []  # models cannot encode an empty batch
     parts = [split_text(text, is_short) for text in texts]
-    for text, clauses in zip(texts, parts, strict=True):
-        if len(clauses) > 1:
-            _note_split(name, context, len(clauses), text)
+    if split := [(text, len(clauses)) for text, clauses in zip(texts, parts, strict=True) if len(clauses) > 1]:
+        _note_split(name, context, *split[0], len(split) - 1)
     waiting = [clause for clauses in parts for clause in clauses]
     batches = (encode(waiting[start : start + BATCH]) for start in range(0, len(waiting), BATCH))
     encoded = chain.from_iterable(batches)
@@ -56,11 +56,22 @@ def encode_clauses(
 
 
 @lru_cache(maxsize=256)
-def _note_split(name: str, context: int, num_clauses: int, text: str) -> None:
-    """Log once that a text is split, since a search may encode it for pictures and for moments."""
+def _note_split(name: str, context: int, text: str, num_clauses: int, num_others: int) -> None:
+    """Log once that texts are split, since a search may encode them for pictures and for moments."""
     logger.warning(
-        "%s only reads %d tokens, so a text is split into %d parts: %.60s...", name, context, num_clauses, text
+        "%s only reads %d tokens, so a text is split into %d parts: %s",
+        *(name, context, num_clauses, quote_first(text, num_others)),
     )
+
+
+def quote_first(text: str, num_others: int) -> str:
+    """Return the start of the first of some texts, and the number of the others.
+
+    >>> quote_first("a dog", 0), quote_first("a dog", 1)
+    ('a dog...', 'a dog... (and 1 other text)')
+    """
+    others = f" (and {format_count(num_others, 'other text')})" if num_others else ""
+    return f"{text:.60}...{others}"
 
 
 def split_text(text: str, fits: Callable[[str], bool]) -> list[str]:

@@ -274,10 +274,11 @@ def test_words_are_projected_last_states() -> None:
 
 def test_a_long_text_is_truncated_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "vidret"):
-        long, short = make_encoder("plain").encode_text_layers(["word " * 200, "word"], 1)
+        long, _, short = make_encoder("plain").encode_text_layers(["word " * 200, "text " * 99, "word"], 1)
     assert (long.layers.shape, short.layers.shape) == ((1, 77, 24), (1, 3, 24))
     (record,) = [record for record in caplog.records if record.name.startswith("vidret")]
     assert record.getMessage().startswith("only the first 75 tokens are read of: word word")
+    assert record.getMessage().endswith("... (and 1 other text)")
 
 
 def test_bfloat16_is_close_to_float32() -> None:

@@ -17,7 +17,7 @@ from vidret.encode.clip.model import ClipModel
 from vidret.encode.clip.outputs import FrameTokens, join_images, join_layers
 from vidret.encode.clip.vision import VisionTower, compile_tower
 from vidret.encode.encoder import average_units, digest_weights, normalise_pixels
-from vidret.encode.long_text import encode_clauses
+from vidret.encode.long_text import encode_clauses, quote_first
 from vidret.encode.precision import quantize_tower
 from vidret.errors import EncoderError
 from vidret.types import Frames, LayerTokens, LayerWords, SegmentEmbedding, TextEmbedding
@@ -225,9 +225,9 @@ class ClipEncoder:
 def find_ends(texts: Sequence[str], ids: Int[torch.Tensor, "text word"]) -> list[int]:
     """Return the index of each text's end token, which has the highest id; warn about truncated texts."""
     ends: list[int] = ids.argmax(dim=-1).tolist()
-    for text, end in zip(texts, ends, strict=True):
-        if end == ids.shape[1] - 1:
-            logger.warning("only the first %d tokens are read of: %.60s...", end - 1, text)
+    last = ids.shape[1] - 1
+    if cut := [text for text, end in zip(texts, ends, strict=True) if end == last]:
+        logger.warning("only the first %d tokens are read of: %s", last - 1, quote_first(cut[0], len(cut) - 1))
     return ends
 
 
