@@ -185,6 +185,7 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], world:
         "num_bank": 5,
         "video_bank": None,
         "num_video_bank": 0,
+        "sk_norm_temperature": 0.05,
         "dual_softmax_scale": 100.0,
     }
     assert report["seconds"]["indexing"] > 0

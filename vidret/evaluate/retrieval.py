@@ -302,6 +302,7 @@ def _describe_settings(ranker: Ranker, bank: Bank | None, video_bank: Bank | Non
         "levels": dict(ranker.weights),
         **{name: one.name if one is not None else None for name, one in banks.items()},
         **{f"num_{name}": len(one.items) if one is not None else 0 for name, one in banks.items()},
+        "sk_norm_temperature": ranker.temperature,
         "dual_softmax_scale": SCALE,
     }
 
