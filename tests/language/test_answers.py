@@ -358,12 +358,22 @@ def test_busy_endpoint_is_asked_again_after_growing_waits(monkeypatch: pytest.Mo
     assert waits == [1.0, 3.0]
 
 
+REFUSAL = b'data: {"choices": [{"delta": {"content": null, "refusal": "%s"}}]}\n\n'
+
 BROKEN = {
     "redirect": (Reply(b"", 307, {"Location": "http://127.0.0.1:1/"}), "redirect"),
     "no JSON": (Reply(b"<html>"), "must answer with a chat completion"),
     "other JSON": (Reply(b'{"choices": []}'), "must answer with a chat completion"),
     "a list": (Reply(b"[]"), "must answer with a chat completion"),
     "empty": (say(" "), "must answer with text"),
+    "declined": (
+        Reply(b'{"choices": [{"message": {"content": null, "refusal": "I cannot help."}}]}'),
+        "the model declines to answer: I cannot help.",
+    ),
+    "declined in a stream": (
+        stream(more=REFUSAL % b"I cannot" + REFUSAL % b" help." + b"data: [DONE]\n\n", is_complete=False),
+        "the model declines to answer: I cannot help.",
+    ),
     "nested": (Reply(b'{"choices":' * 50_000), "must answer with a chat completion"),
     "nested stream": (stream("A", is_complete=False, more=b"data: " + b"[" * 100_000), "must answer with a chat"),
     "surrogate": (say("\ud800 [1]"), "must answer with a chat completion"),

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vidret.disk import drop_oldest, replacing
-from vidret.endpoints.transport import EndpointError, JsonTransport
+from vidret.endpoints.transport import REASON_LENGTH, EndpointError, JsonTransport
 from vidret.errors import StoreError, VidretError
+from vidret.text import sanitize
 
 T = TypeVar("T")
 
@@ -189,10 +190,19 @@ def _read_answer(kind: str, lines: Iterator[bytes]) -> Iterator[str]:
 
 
 def _read_message(answer: Any) -> str:
-    content = answer["choices"][0]["message"]["content"]
+    message = answer["choices"][0]["message"]
+    _check_refusal(message.get("refusal"))
+    content = message["content"]
     if isinstance(content, list):
         content = "".join(part["text"] for part in content if part.get("type") == "text")
     return _check_text(content)
+
+
+def _check_refusal(refusal: Any) -> None:
+    """Raise an ``EndpointError`` with what a model says instead of an answer, if it says so."""
+    if refusal:
+        reason = sanitize(_check_text(refusal))[:REASON_LENGTH]
+        raise EndpointError(f"the model declines to answer: {reason}")
 
 
 def _check_text(text: Any) -> str:
@@ -205,14 +215,18 @@ def _check_text(text: Any) -> str:
 
 def _read_events(lines: Iterator[bytes]) -> Iterator[str]:
     """Yield the pieces of a streamed answer."""
+    refusal = ""
     for line in lines:
         data = line.removeprefix(b"data:").strip()
         if not line.startswith(b"data:") or not data:
             continue
         if data == b"[DONE]":
+            _check_refusal(refusal)
             return
         for choice in json.loads(data.decode("utf-8"))["choices"][:1]:
-            piece = _check_text(choice.get("delta", {}).get("content") or "")
+            delta = choice.get("delta", {})
+            refusal += _check_text(delta.get("refusal") or "")
+            piece = _check_text(delta.get("content") or "")
             if piece:
                 yield piece
     raise ValueError("the stream must end with [DONE]")
