@@ -61,7 +61,9 @@ def test_lists_are_made_changed_and_shown(run: Runner, own_films: Path) -> None:
     assert [moment["note"] for moment in kept["moments"]] == ["the take"], "what is missing stays"
     run.check_refusal("collection edit best 2", 1, "which has 1 moment, got 2")
     assert run.err("collection", "remove", "best") == "best is removed; videos stay"
-    assert "There are no collections." in run.err("collection", "list")
+    assert "There are no collections. To save a search: vidret search QUERY --save NAME" in run.err(
+        "collection", "list"
+    )
     run.check_refusal("collection show best", 1, "name must be that of a collection, got best")
 
 

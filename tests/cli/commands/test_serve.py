@@ -48,7 +48,7 @@ def test_wrong_tokens_are_refused(run: Runner) -> None:
         ("token revoke ann", 1, "name must be that of a token, got ann"),
     ):
         run.check_refusal(command, code, sentence)
-    assert "There are no tokens." in run.err("token", "list")
+    assert "There are no tokens. To add one: vidret token add NAME" in run.err("token", "list")
     assert "Nothing was changed." in run.err("token", "log")
 
 

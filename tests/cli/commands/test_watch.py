@@ -57,7 +57,7 @@ def test_new_matches_are_reported_once(run: Runner, films: Path) -> None:
     assert (code, err.count("reds: "), "rose.mp4 0:00.0 to " in err) == (3, 1, True)
     run.out(*update)
     run.out("watch", "remove", "reds")
-    assert "There are no watches." in run.err("watch", "list")
+    assert "There are no watches. To add one: vidret watch add NAME QUERY" in run.err("watch", "list")
 
 
 @pytest.mark.usefixtures("index")

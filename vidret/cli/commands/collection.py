@@ -50,7 +50,8 @@ def list_kept_command(index: IndexOption = DEFAULT_INDEX, as_json: JsonOption = 
         (one.name, f"search for {one.finds}" if one.finds else format_count(len(one.moments), "moment"), one.query)
         for one in collections
     ]
-    show_table(("name", "what", "query"), rows, "There are no collections.")
+    nothing = "There are no collections. To save a search: vidret search QUERY --save NAME"
+    show_table(("name", "what", "query"), rows, nothing)
 
 
 @group.command("show")

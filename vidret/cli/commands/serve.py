@@ -230,7 +230,7 @@ def list_tokens_command(index: IndexOption = DEFAULT_INDEX, as_json: JsonOption 
         print_json([{name: getattr(token, name) for name in names} for token in tokens])
         return
     rows = [(token.name, token.right, token.collection or "all of the index", token.made) for token in tokens]
-    show_table(("name", "right", "collection", "made"), rows, "There are no tokens.")
+    show_table(("name", "right", "collection", "made"), rows, "There are no tokens. To add one: vidret token add NAME")
 
 
 @group.command("revoke")

@@ -47,7 +47,8 @@ def list_command(index: OnlyIndexOption = DEFAULT_INDEX, as_json: JsonOption = F
     if as_json:
         print_json([{"name": watch.name, "query": watch.query} for watch in watches])
     else:
-        show_table(("name", "query"), [(watch.name, watch.query) for watch in watches], "There are no watches.")
+        nothing = "There are no watches. To add one: vidret watch add NAME QUERY"
+        show_table(("name", "query"), [(watch.name, watch.query) for watch in watches], nothing)
 
 
 @group.command("remove")
