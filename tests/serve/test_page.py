@@ -18,8 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, FloatRect, Page, Route, expect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.chatting import run_chat, stream
+from tests.index_server import run_app
 from tests.made_identities import FACES, make_track, make_tracks
 from tests.serve.conftest import find_id
 from tests.serve.looking import (
@@ -47,7 +50,8 @@ from tests.video.films import write_video
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.language.endpoint import ChatEndpoint
-from vidret.serve.app import PAGE
+from vidret.serve.app import PAGE, create_app
+from vidret.serve.routes.indexing import Indexer
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import IdentityStore
 from vidret.store.store import Store
@@ -1393,7 +1397,7 @@ def test_page_is_small_and_self_contained() -> None:
     texts = {path.name: path.read_text() for path in PAGE.iterdir()}
     assert sum(len(gzip.compress(text.encode())) for text in texts.values()) <= LARGEST_PAGE
     markup = texts["index.html"]
-    modules = re.findall(r'<(?:link rel="modulepreload" href|script type="module" src)="/page/(.+?)"', markup)
+    modules = re.findall(r'<(?:link rel="modulepreload" href|script type="module" src)="page/(.+?)"', markup)
     assert sorted(modules) == sorted(name for name in texts if name.endswith(".js")), "loaded side by side"
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", markup), "inline is forbidden"
     for name, text in texts.items():
@@ -1544,3 +1548,28 @@ def test_who_may_only_read_is_offered_no_changes(look: Look, lists: Engine, serv
     expect(page.get_by_role("list", name="Moments of the list").get_by_role("listitem")).to_have_count(1)
     expect(page.get_by_role("button", name="Move up")).to_have_count(0)
     expect(page.get_by_role("link", name="EDL")).to_be_visible()
+
+
+def test_the_page_works_under_the_prefix_of_a_proxy(look: Look, lists: Engine, servers: ExitStack) -> None:
+    app = create_app(lists, Indexer([]), token="a-long-token")
+
+    async def strip_prefix(scope: Scope, receive: Receive, send: Send) -> None:
+        served: ASGIApp = app
+        if scope["type"] == "http":
+            headers = [(b"host", b"127.0.0.1:1"), *(header for header in scope["headers"] if header[0] != b"host")]
+            served = app if scope["path"].startswith("/videos/") else Response("another site", 404)
+            scope = {**scope, "path": scope["path"].removeprefix("/videos"), "headers": headers}
+        await served(scope, receive, send)
+
+    url = servers.enter_context(run_app(strip_prefix))
+    page = look("", at=f"{url}/videos/?token=a-long-token")
+    ask(page, BIKES)
+    wait_until(page, "document.querySelector('#results img').naturalWidth > 0")
+    cards(page).first.click()
+    wait_for_film(page)
+    assert urlsplit(page.url).path == "/videos/"
+    assert [cookie.get("path") for cookie in page.context.cookies()] == ["/videos"]
+    press(page, "Escape")
+    page.get_by_role("link", name="Map").click()
+    expect(page.locator("#map")).to_be_visible()
+    assert page.url.startswith(f"{url}/videos/?tab=map")

@@ -200,9 +200,10 @@ class AccessMiddleware:
         given = request.query_params.get("token")
         if request.method == "GET" and request.url.path == "/" and given and self._keyring.find(given) is not None:
             query = request.url.remove_query_params("token").query
-            response = RedirectResponse(f"/?{query}" if query else "/", 303)
+            response = RedirectResponse(f"./?{query}" if query else "./", 303)
             secure = request.url.scheme == "https"
-            response.set_cookie(name_cookie(request), given, httponly=True, samesite="strict", secure=secure)
+            name = name_cookie(request)
+            response.set_cookie(name, given, path=None, httponly=True, samesite="strict", secure=secure)
             return response
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         grant = self._keyring.find(bearer if scheme.lower() == "bearer" else None)
@@ -236,18 +237,16 @@ def is_embedded(headers: Headers) -> bool:
 def is_foreign(headers: Headers, scheme: str) -> bool:
     """Return whether a page of another origin sends a request. Clients other than browsers send no origin.
 
-    Behind a TLS proxy the scheme here may be http and that of the browser https; then ``Sec-Fetch-Site`` decides.
+    A proxy may change the scheme and the host; browsers say which origin a page has in ``Sec-Fetch-Site``.
     """
     origin = headers.get("origin")
-    if origin is None:
+    if origin is None or headers.get("sec-fetch-site") == "same-origin":
         return False
     try:
         parts = urlsplit(origin)
     except ValueError:  # not a URL
         return True
-    if parts.netloc.lower() != headers.get("host", "").lower():
-        return True
-    return parts.scheme != scheme and headers.get("sec-fetch-site") != "same-origin"
+    return parts.scheme != scheme or parts.netloc.lower() != headers.get("host", "").lower()
 
 
 def add_headers(send: Send) -> Send:

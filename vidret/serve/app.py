@@ -161,7 +161,7 @@ def _add_server_routes(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
     @app.get("/", include_in_schema=False, dependencies=[anyone])
     def show_page(request: Request) -> Response:
         if name := request.scope[GRANT].collection:
-            return RedirectResponse(f"/api/collections/{quote(name, safe='')}/export?format=html")
+            return RedirectResponse(f"api/collections/{quote(name, safe='')}/export?format=html")
         return FileResponse(PAGE / "index.html")
 
     app.mount("/page", GZipMiddleware(StaticFiles(directory=PAGE)))

@@ -20,7 +20,7 @@ export function readPlace(search, picture = "") {
 
 export function writePlace(place) {
   const said = String(new URLSearchParams(NAMES.filter((name) => place[name]).map((name) => [name, place[name]])));
-  return said ? `/?${said}` : "/";
+  return said ? `?${said}` : "./";
 }
 
 export const differ = (one, other, names = [...NAMES, "picture"]) => names.some((name) => one[name] !== other[name]);

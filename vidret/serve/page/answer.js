@@ -4,7 +4,7 @@ import { writePlace } from "./address.js";
 import { ask, isDropped, latest } from "./api.js";
 import { clock, make, tell } from "./dom.js";
 
-const put = latest((signal, question) => question && ask("/api/ask", { method: "POST", body: { question }, signal, read }));
+const put = latest((signal, question) => question && ask("api/ask", { method: "POST", body: { question }, signal, read }));
 const show = (...text) => tell("answer", ...text);
 
 /** Drop the answer, also one that is still to come. */

@@ -11,7 +11,7 @@ const MOST_ZOOM = 64;
 const MOST_KINDS = 8;
 
 const askFor = (path) => latest((signal, place, more = {}) => ask(`${path}?${new URLSearchParams({ ...readFilters(place), ...more })}`, { signal }));
-const [askFacets, askKinds, askMap] = ["/api/facets", "/api/kinds", "/api/map"].map(askFor);
+const [askFacets, askKinds, askMap] = ["api/facets", "api/kinds", "api/map"].map(askFor);
 const HEIGHTS = { 2160: "4K or more", 1080: "1080p or more", 720: "720p or more" };
 const SOUND = { on: "With sound", off: "Without" };
 
@@ -115,7 +115,7 @@ export async function showKinds(place, shown) {
     if (!isHome) return;
     const links = kinds.map(({ video, time, title, thumbnail, num_videos: number }) => {
       const href = writePlace({ ...place, like: `${video}@${time.toFixed(1)}`, by: "" });
-      const picture = make("img", { src: thumbnail, alt: "" });
+      const picture = make("img", { src: `.${thumbnail}`, alt: "" });
       return make("li", {}, make("a", { href, title: `More like ${title} at ${clock(time)}` }, picture, make("span", { className: "soft" }, count(number, "video"))));
     });
     find("home").hidden = kinds.length < 2;
@@ -177,7 +177,7 @@ function drawMap() {
 function placeTile({ video, time }, row, column) {
   const name = `${video}@${time}`;
   if (!tiles.has(name)) {
-    const picture = make("img", { src: `/api/thumbnails/${video}?t=${time.toFixed(1)}&w=160`, alt: "", loading: "lazy", draggable: false });
+    const picture = make("img", { src: `api/thumbnails/${video}?t=${time.toFixed(1)}&w=160`, alt: "", loading: "lazy", draggable: false });
     tiles.set(name, make("a", { href: writePlace({ ...at, v: video, t: time.toFixed(1) }), title: `Video ${video} at ${clock(time)}`, draggable: false }, picture));
   }
   const tile = tiles.get(name);

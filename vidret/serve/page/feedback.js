@@ -77,7 +77,7 @@ export function showJudged(place, onJudge, onClear) {
     read(place, side).map((each) => {
       const [video, time] = each.split("@").map(Number);
       const sign = make("span", { className: side, ariaHidden: true }, side === "like" ? "+" : "−");
-      const picture = make("img", { src: `/api/thumbnails/${video}?t=${time}`, alt: "" });
+      const picture = make("img", { src: `api/thumbnails/${video}?t=${time}`, alt: "" });
       return make("button", { title: `Undo: ${label(side, { video, time })}`, onclick: () => onJudge(side, { video, time }) }, picture, sign);
     }),
   );

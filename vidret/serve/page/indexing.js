@@ -8,7 +8,7 @@ import { offerPeople } from "./people.js";
 const BUSY_PAUSE = 1000; // milliseconds between requests during a run
 const CALM_PAUSE = 15000;
 
-const askIndex = latest((signal) => ask("/api/index", { signal }));
+const askIndex = latest((signal) => ask("api/index", { signal }));
 let known = null;
 let visible = false;
 let timer = 0;
@@ -48,7 +48,7 @@ export function listenToIndexTab(whenDone) {
 
 async function change(method, body) {
   try {
-    await ask("/api/index", { method, body });
+    await ask("api/index", { method, body });
   } catch (error) {
     tell("index-notice", error.message);
     return false;
@@ -127,7 +127,7 @@ function showStopping() {
   tell("progress-status", "Stopping: what is in progress is finished first");
 }
 
-const askFolder = latest((signal, path) => ask(`/api/index/folders?${new URLSearchParams({ path })}`, { signal }));
+const askFolder = latest((signal, path) => ask(`api/index/folders?${new URLSearchParams({ path })}`, { signal }));
 
 /** Show a folder of the server, to add it or to look into those in it. */
 async function showFolder(path) {

@@ -13,7 +13,7 @@ let name = storage?.getItem("list") || FIRST; // of the list at hand
 let pending = Promise.resolve(); // the changes on their way
 let past = []; // what the list was before each change, to undo it
 
-const pathOf = (name) => `/api/collections/${encodeURIComponent(name)}`;
+const pathOf = (name) => `api/collections/${encodeURIComponent(name)}`;
 const atHand = () => kept.find((each) => each.name === name && !each.finds) ?? { name, moments: [], revision: 0 };
 const say = (sentence) => (find("lists-status").textContent = sentence);
 
@@ -77,7 +77,7 @@ export function makeAdding(result) {
 
 async function look() {
   try {
-    kept = (await ask("/api/collections")).collections;
+    kept = (await ask("api/collections")).collections;
     tell("lists-notice");
   } catch (error) {
     tell("lists-notice", error.message);
@@ -170,7 +170,7 @@ function makeItem(moments, at) {
     return mark(input, field + at);
   };
   const words = mark(make("input", { value: note, placeholder: "Note", ariaLabel: `Note on ${file}`, maxLength: 2000, onchange: () => set("note", words.value) }), `note${at}`);
-  const picture = video === null ? make("span", { className: "shot" }) : make("a", { className: "shot", href: writePlace({ ...readPlace(location.search), v: video, t: start.toFixed(1) }), title: path }, make("img", { src: `/api/thumbnails/${video}?t=${((start + end) / 2).toFixed(1)}`, alt: `Open ${file}`, loading: "lazy" }));
+  const picture = video === null ? make("span", { className: "shot" }) : make("a", { className: "shot", href: writePlace({ ...readPlace(location.search), v: video, t: start.toFixed(1) }), title: path }, make("img", { src: `api/thumbnails/${video}?t=${((start + end) / 2).toFixed(1)}`, alt: `Open ${file}`, loading: "lazy" }));
   const acts = make("span", { className: "chips" },
     act("Move up", "↑", () => move(at - 1, "up"), "up", !at),
     act("Move down", "↓", () => move(at + 1, "down"), "down", at === moments.length - 1),

@@ -78,7 +78,7 @@ function showVideo(travelled) {
 
 const numberAsked = ({ k }) => Math.min(MOST, Math.round(Number(k)) || PAGE);
 
-const listed = (page, asked = place) => `/api/videos?${new URLSearchParams({ ...page, ...readFilters(asked) })}`;
+const listed = (page, asked = place) => `api/videos?${new URLSearchParams({ ...page, ...readFilters(asked) })}`;
 
 const askHits = latest((signal, asked) => {
   const k = numberAsked(asked);
@@ -86,14 +86,14 @@ const askHits = latest((signal, asked) => {
   const sources = readSources(asked);
   const image = recall(asked.picture);
   const judged = readJudged(asked);
-  if (!asked.q && !image && !asked.like && asked.by === "unusual") return ask(`/api/unusual?${new URLSearchParams({ k, ...filters })}`, { signal });
+  if (!asked.q && !image && !asked.like && asked.by === "unusual") return ask(`api/unusual?${new URLSearchParams({ k, ...filters })}`, { signal });
   if (!asked.q && !image && !asked.like) return ask(listed({ limit: k }, asked), { signal });
   const words = asked.q && { query: asked.q, ...(sources.length && { sources }) };
   const body = { ...(image ? { image } : words), k, ...filters };
-  if (asked.by === "moment" && (words || image)) return ask("/api/locate", { method: "POST", body, signal });
+  if (asked.by === "moment" && (words || image)) return ask("api/locate", { method: "POST", body, signal });
   if (asked.by === "diverse") body.display = asked.by;
   if (asked.sort_by) body.sort_by = asked.sort_by;
-  return ask("/api/search", { method: "POST", body: { ...body, ...judged }, signal });
+  return ask("api/search", { method: "POST", body: { ...body, ...judged }, signal });
 });
 
 async function search({ more }) {
@@ -203,7 +203,7 @@ const onJudge = (side, result) => go({ ...judge(place, side, result), k: "" });
 
 function onLink(event) {
   const link = event.target.closest("a");
-  if (link?.origin !== location.origin || link.pathname !== "/" || link.hash) return;
+  if (link?.origin !== location.origin || link.pathname !== location.pathname) return;
   if (event.button || event.shiftKey || isModified(event)) return;
   event.preventDefault();
   if (event.detail > 1) return; // the first click closed what was above

@@ -13,14 +13,14 @@ let people = [];
 export async function offerPeople(known) {
   find("to-people").hidden = find("people-undo").hidden = !known;
   if (!known) tell("people-notice", "No people yet: vidret index PATH --people on");
-  else if (!people.length) await change("/api/people");
+  else if (!people.length) await change("api/people");
 }
 
 export const isPerson = (name) => people.some(({ handle }) => handle === name.toLowerCase());
 
 export function listenToPeople() {
   const query = find("query");
-  on("people-undo", "click", () => change("/api/people/undo", "POST"));
+  on("people-undo", "click", () => change("api/people/undo", "POST"));
   on("query", "input click blur", () => setTimeout(offerNames, 200));
   on("names", "click", ({ target }) => {
     if (!target.value) return;
@@ -57,7 +57,7 @@ async function change(path, method = "GET", body = undefined) {
 }
 
 function makePerson({ id, name, handle, tracks, videos, best_tracks: best }) {
-  const path = `/api/people/${id}`;
+  const path = `api/people/${id}`;
   const label = name || `person ${id}`;
   const faces = make("ul", { className: "faces", hidden: true });
   faces.role = "list";
@@ -82,7 +82,7 @@ function makePerson({ id, name, handle, tracks, videos, best_tracks: best }) {
   showFaces();
   const hide = mark(make("button", { title: `Leave ${label} out of this list` }, "Hide"), `hide-${id}`);
   hide.onclick = () => change(path, "PATCH", { hidden: true });
-  const link = make("a", { href: `/?${new URLSearchParams({ q: `@${handle}` })}`, title: `Search for ${label}` }, makePicture(best[0]));
+  const link = make("a", { href: `?${new URLSearchParams({ q: `@${handle}` })}`, title: `Search for ${label}` }, makePicture(best[0]));
   const seen = make("span", { className: "soft" }, `${count(tracks, "time")} in ${count(videos, "video")}`);
   return make("li", {}, link, field, seen, make("div", { className: "chips" }, check, hide), faces);
 }
@@ -93,4 +93,4 @@ function makeFace({ id, path: file, start }, path, label, name) {
   return make("li", {}, button);
 }
 
-const makePicture = (track) => make("img", { src: `/api/people/faces/${track}`, alt: "", loading: "lazy" });
+const makePicture = (track) => make("img", { src: `api/people/faces/${track}`, alt: "", loading: "lazy" });

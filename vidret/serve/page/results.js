@@ -108,7 +108,7 @@ function makeMarks(name, { video, start, end }) {
   const teach = async (side) => {
     try {
       const body = { name, [side]: [{ video, start, end }], add: true };
-      const { yes, no } = await ask("/api/concepts", { method: "POST", body });
+      const { yes, no } = await ask("api/concepts", { method: "POST", body });
       for (const name in marks) marks[name].ariaPressed = name === side;
       find("status").textContent = `@${name} has learned from ${yes.length} right and ${no.length} wrong.`;
     } catch (error) {
@@ -136,7 +136,7 @@ function makeVideo(video, place) {
 }
 
 function makeCard({ href, title, path, duration, thumbnail, stream, start, end, about, weak = false }) {
-  const picture = make("img", { loading: "lazy", decoding: "async", alt: "", src: thumbnail });
+  const picture = make("img", { loading: "lazy", decoding: "async", alt: "", src: `.${thumbnail}` });
   const shot = make("span", { className: "shot" }, picture, make("span", { className: "badge" }, clock(duration)));
   const link = make("a", { href, title: path }, shot, make("span", { className: "title" }, title), make("span", { className: "line soft" }, ...about));
   playWhileLookedAt(link, shot, () => makeFilm(stream, start, end));
@@ -165,7 +165,7 @@ function playWhileLookedAt(link, shot, makePreview) {
 }
 
 function makeFilm(stream, start, end) {
-  const film = make("video", { src: stream, muted: true, playsInline: true, tabIndex: -1, ariaHidden: true });
+  const film = make("video", { src: `.${stream}`, muted: true, playsInline: true, tabIndex: -1, ariaHidden: true });
   let zero = 0;
   const restart = () => {
     if (!film.isConnected) return;

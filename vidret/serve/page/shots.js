@@ -48,6 +48,6 @@ export function listenToShots(onSeek) {
 
 function makeShot(id, { start, end }) {
   const middle = ((start + end) / 2).toFixed(1);
-  const picture = make("img", { loading: "lazy", decoding: "async", alt: "", src: `/api/thumbnails/${id}?t=${middle}&w=160` });
+  const picture = make("img", { loading: "lazy", decoding: "async", alt: "", src: `api/thumbnails/${id}?t=${middle}&w=160` });
   return make("li", {}, make("button", { type: "button", title: `Shot from ${clock(start, true)} to ${clock(end, true)}` }, picture, clock(start)));
 }

@@ -22,7 +22,7 @@ let shown = nothing;
 let control = new AbortController(); // of what is asked
 let zero = null; // start of the file's clock, which Chromium keeps; null before the first frame
 
-const askAbout = (part, request) => ask(`/api/videos/${shown.id}${part}`, { ...request, signal: control.signal });
+const askAbout = (part, request) => ask(`api/videos/${shown.id}${part}`, { ...request, signal: control.signal });
 const askCurve = ({ q, image, sources }) =>
   image ? askAbout("/curve", { method: "POST", body: { image } }) : askAbout(`/curve?${new URLSearchParams([["q", q], ...sources.map((source) => ["sources", source])])}`);
 
@@ -193,7 +193,7 @@ function showFilm(playing) {
   setPlayable(true);
   zero = null;
   film.poster = thumbnail();
-  film.src = `/api/videos/${shown.id}/stream`;
+  film.src = `api/videos/${shown.id}/stream`;
   if (playing) film.play().catch(() => {}); // refused, or closed
 }
 
@@ -217,7 +217,7 @@ function showStill() {
   still.src = thumbnail();
 }
 
-const thumbnail = (time = shown.time) => `/api/thumbnails/${shown.id}?t=${time.toFixed(1)}&w=960`;
+const thumbnail = (time = shown.time) => `api/thumbnails/${shown.id}?t=${time.toFixed(1)}&w=960`;
 const say = (sentence) => (find("viewer-announcement").textContent = sentence);
 const getDuration = () => shown.duration || film.duration || 0;
 const now = () => (film.hidden || zero === null ? shown.time : film.currentTime - zero);
@@ -284,7 +284,7 @@ async function saveClip() {
   const name = find("viewer-title").textContent;
   say(`Cutting ${span} ...`);
   try {
-    const response = await send(`/api/videos/${shown.id}/clip?${new URLSearchParams({ start, end })}`);
+    const response = await send(`api/videos/${shown.id}/clip?${new URLSearchParams({ start, end })}`);
     if (!response.ok) throw new Error(await readProblem(response));
     const href = URL.createObjectURL(await response.blob());
     make("a", { href, download: `${name} ${start.toFixed(2)}-${end.toFixed(2)}.mp4` }).click();

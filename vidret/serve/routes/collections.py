@@ -40,7 +40,7 @@ SUFFIXES = {"chapters": "ffmeta", "markers": "edl"}
 TEXT = {"schema": {"type": "string"}}
 FILE: Responses = {200: {"content": dict.fromkeys(("text/plain", *MEDIA_TYPES.values()), TEXT)}}
 OWN, CHANGE_OWN = (Depends(Right(right, within=in_own_collection)) for right in RIGHTS)
-CLIP_URL = "/api/videos/{video}/clip?start={start:.3f}&end={end:.3f}"
+CLIP_URL = "../../videos/{video}/clip?start={start:.3f}&end={end:.3f}"
 EXPORT_S = 120.0
 READING = (*TIMELINES, "html")  # formats that need the video files
 # Reads the videos, which may be malicious, in a separate process.
