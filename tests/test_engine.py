@@ -32,7 +32,7 @@ from vidret.search.open_index import OpenIndex
 from vidret.store.joined import open_indexes
 from vidret.store.records import HEAD
 from vidret.store.store import Store
-from vidret.types import Filters, Hit, Query, SearchOptions, TextEmbedding
+from vidret.types import Filters, Hit, Moment, Query, SearchOptions, TextEmbedding
 
 
 @pytest.fixture
@@ -395,6 +395,22 @@ def test_search_ends_with_the_index_it_began_with(own: Engine, tmp_path: Path, m
     own._open_again()
     monkeypatch.setattr(own.encoder, "encode_text", move_away)
     assert names(own, "red")[0] == "red.mp4"
+
+
+@pytest.mark.parametrize("call", [Engine.search, Engine.locate])
+def test_calls_in_progress_finish_when_the_engine_is_closed(
+    own: Engine, monkeypatch: pytest.MonkeyPatch, call: Callable[[Engine, str], Sequence[Hit | Moment]]
+) -> None:
+    encode = own.encoder.encode_text
+
+    def close_before(texts: Sequence[str]) -> list[TextEmbedding]:
+        own.close()
+        return encode(texts)
+
+    monkeypatch.setattr(own.encoder, "encode_text", close_before)
+    assert Path(call(own, "red")[0].path).name == "red.mp4"
+    with pytest.raises(StoreError, match="engine must be open"):
+        call(own, "red")
 
 
 def test_an_index_that_is_opened_while_its_engine_is_closed_is_closed(

@@ -6,7 +6,6 @@ Methods import modules that a search does not need, so that a search from the co
 import logging
 import os
 import threading
-import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -168,7 +167,6 @@ class Engine(VideoLibrary):
         self._opened: OpenIndex | None = None
         self._clip_finder: ClipFinder | None = None
         self._copy_folder: CopyFolder | None = None
-        self._retired: weakref.WeakSet[OpenIndex | ClipFinder] = weakref.WeakSet()
         self._is_closed = False
         self._opening = threading.RLock()  # for resources that one thread opens for all on first use
         if self._models.is_head_given:
@@ -251,7 +249,6 @@ class Engine(VideoLibrary):
     def _open_again(self) -> None:
         """Let the next call open the index again; the open one stays open while calls in progress use it."""
         with self._opening:
-            self._retired.update(store for store in (self._opened, self._clip_finder) if store is not None)
             self._opened = self._clip_finder = self._copy_folder = None
 
     def _open_replaced(self) -> None:
@@ -318,13 +315,9 @@ class Engine(VideoLibrary):
 
     @override
     def close(self) -> None:
-        with self._opening:
+        with self._opening:  # files close with the last call that uses them
             self._is_closed = True
-            closing = *self._retired, self._clip_finder, self._opened
             self._open_again()
-        for opened in closing:
-            if opened is not None:
-                opened.close()
 
     # Indexing
 

@@ -52,10 +52,6 @@ class ClipFinder:
         self.store, self._reader = store, FootageReader()
         self._fitted: tuple[int, Whitening] | None = None  # with the generation for which it is valid
 
-    def close(self) -> None:
-        """End the processes that decode frames."""
-        self._reader.close()
-
     def find(
         self, clip: Clip, k: int, *, video: int | None = None, filters: Filters = ALL_VIDEOS, repeated: bool = False
     ) -> list[SharedFootage]:

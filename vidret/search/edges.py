@@ -81,10 +81,6 @@ class EdgeRefiner:
         self._remembered: OrderedDict[tuple[int, float], tuple[float, Vector]] = OrderedDict()
         self._lock = threading.Lock()  # guards the cache
 
-    def close(self) -> None:
-        """Stop the decoding process."""
-        self._pool.close()
-
     def refine(
         self, moments: Sequence[Moment], curves: Mapping[int, tuple[Curve, FrameScorer]], sizes: Mapping[str, int]
     ) -> list[Moment]:

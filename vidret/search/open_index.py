@@ -88,11 +88,3 @@ class OpenIndex:
         words = nullcontext() if texts is None else texts.texts.store.hold()
         with one_blas_thread(), self.store.hold(), words:
             yield
-
-    def close(self) -> None:
-        """Close the index, its words and sounds, and end the process that decodes frames for edges."""
-        if self._texts is not None:
-            self._texts.texts.close()
-        for opened in (self._sounds, self._refiner, self.store):
-            if opened is not None:
-                opened.close()

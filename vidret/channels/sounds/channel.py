@@ -88,11 +88,6 @@ class SoundChannel:
         self._known: dict[str, _Windows] = {}
         self._names: dict[str, Names | None] = {}
 
-    def close(self) -> None:
-        """Close the windows."""
-        for sounds in self._sounds:
-            sounds.close()
-
     def find(self, query: ChannelQuery) -> dict[int, VideoTexts]:
         """Return the best windows of each clause by video."""
         return self._rate(query, query.within)
