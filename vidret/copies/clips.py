@@ -45,7 +45,7 @@ class Clip:
 class ClipFinder:
     """Finds clips in the videos of an index; the whitening of frames is fitted once.
 
-    The processes that decode frames stay until ``close``, since starting them takes longer than a search.
+    The processes that decode frames stay as long as the finder, since starting them takes longer than a search.
     """
 
     def __init__(self, store: Store) -> None:

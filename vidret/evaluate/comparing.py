@@ -105,8 +105,6 @@ def _resample(gains: Any, groups: Any, num_resamples: int, random: np.random.Gen
 
 SIGNIFICANCE = 0.05  # two-sided share of resamples below which a difference counts as significant
 COMPARED_FIELDS = ("text", "video", "true")  # fields that must be equal in both reports' rows of a query
-
-
 Row = Mapping[str, Any]
 
 

@@ -127,8 +127,8 @@ class SaveLast(ModelCheckpoint):
 
     def _hold(self) -> None:
         """Let signals wait that are not ignored."""
-        heeded = [number for number in INTERRUPTIONS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
         if not self._handlers:
+            heeded = [number for number in INTERRUPTIONS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
             self._handlers = {number: signal.signal(number, self._note) for number in heeded}
 
     def _release(self) -> None:
