@@ -11,6 +11,7 @@ from tests.cli.runner import Runner
 from tests.evaluate.world import read, write_rows
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from vidret.cli.evaluate.steps import EvalRun
+from vidret.errors import VidretError
 
 
 def test_the_command_searches_captions_and_moments(
@@ -68,5 +69,34 @@ def test_its_report_does_not_take_the_place_of_another(
         assert code == 0, err
     folder = f"{tmp_path.name}-captions-colours".replace("_", "-")
     assert sorted(path.parent.name for path in (tmp_path / "eval").glob("*/report.json")) == sorted(
-        [folder, f"known-item-{folder}"]
+        [f"retrieval-{folder}", f"known-item-{folder}"]
     )
+
+
+def test_commands_on_the_same_data_have_folders_of_their_own(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[Path, Path]] = []
+
+    def refuse(evaluation: EvalRun, *_: object, **__: object) -> None:
+        opened.append((evaluation.target, evaluation.index or evaluation.target / "index"))
+        raise VidretError("not indexed")
+
+    monkeypatch.setattr(EvalRun, "open_index", refuse)
+    (tmp_path / "videos").mkdir()
+    write_rows(tmp_path / "captions.jsonl", [{"video": "red.mp4", "captions": ["red"]}])
+    row = {"qid": 1, "query": "red", "vid": "red", "duration": 3, "relevant_windows": [[0, 3]]}
+    write_rows(tmp_path / "moments.jsonl", [row])
+    commands = {
+        "captions": ("retrieval", "msrvtt", "composed", "known-item"),
+        "moments": ("moments", "highlights", "rated"),
+    }
+    for data, names in commands.items():
+        for name in names:
+            assert run("eval", name, "--videos", tmp_path, "--data", data, "--model", "starter")[0] == 1
+    targets, indexes = zip(*opened, strict=True)
+    assert len(set(targets)) == sum(map(len, commands.values()))
+    assert indexes[-3] == indexes[-2], "moments and highlights index alike"
+    opened.clear()
+    run("eval", "highlights", "--videos", tmp_path, "--data", "moments", "--out", tmp_path / "out")
+    assert opened == [(tmp_path / "out", tmp_path / "out/index")]

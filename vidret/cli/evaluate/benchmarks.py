@@ -74,7 +74,7 @@ class SearchRun(EvalRun):
 @with_fields()
 def retrieval_command(run: SearchRun) -> None:
     """Evaluate retrieval: text to video, and video to text."""
-    evaluate_search(run)
+    evaluate_search(run.named("retrieval"))
 
 
 @group.command("msrvtt")
@@ -143,7 +143,7 @@ def moments_command(
     ),
 ) -> None:
     """Evaluate moment retrieval: locate each query in its own video."""
-    evaluate_located(run, corpus=corpus)
+    evaluate_located(run.named("moments"), corpus=corpus)
 
 
 def evaluate_located(run: LocateRun, *, corpus: bool) -> None:
@@ -160,7 +160,7 @@ def rated_command(run: EvalRun) -> None:
     """Evaluate the ranking of moments of all videos by graded relevance (nDCG)."""
     from vidret.evaluate.moments import evaluate_rated
 
-    run.evaluate(evaluate_rated, "locating")
+    run.named("rated").evaluate(evaluate_rated, "locating")
 
 
 @group.command("composed")
@@ -169,7 +169,7 @@ def composed_command(run: EvalRun) -> None:
     """Evaluate composed retrieval: a frame of one video and a text that changes it find another video."""
     from vidret.evaluate.composed import evaluate_composed
 
-    run.evaluate(evaluate_composed, "searching")
+    run.named("composed").evaluate(evaluate_composed, "searching")
 
 
 @group.command("highlights")
@@ -178,6 +178,8 @@ def highlights_command(run: LocateRun) -> None:
     """Evaluate highlight detection: score every clip of a video against its query."""
     from vidret.evaluate.moments import check_queries, evaluate_highlights
 
+    index = run.index or run.named("moments").target / "index"  # both commands index alike, which takes hours
+    run = replace(run.named("highlights"), index=index)
     run.evaluate(evaluate_highlights, "scoring", split=check_queries(run.read_split()), head=run.head, html=run.html)
 
 
@@ -209,7 +211,7 @@ def known_item_command(run: KnownItemRun) -> None:
     from vidret.evaluate.queries import read_queries_folder
     from vidret.evaluate.simulated_user import SimulatedUser
 
-    run = replace(run, out=run.out or run.target.with_name(f"known-item-{run.target.name}"))
+    run = run.named("known-item")
     if run.data == QUERIES:
         split, videos = read_queries_folder(run.videos)
         run = replace(run, videos=videos)

@@ -146,7 +146,7 @@ def curves_command(
     from vidret.evaluate.retrieval import check_memory, choose_captions, score_texts
     from vidret.metrics.retrieval import choose_sizes, measure_by_size
 
-    split = run.read_split()
+    run, split = run.named("retrieval"), run.read_split()  # whose index serves both
     engine = run.open_index(split, whole=run.data not in OWN, rerank=rerank)
     gallery, _ = run.fill_index(engine, split)
     video_ids, captions = choose_captions(split, gallery)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import typer
 
@@ -66,8 +66,8 @@ RowsOption = Annotated[
 OutOption = Annotated[
     Path | None,
     option(
-        "Folder for the index and any report or predictions; default: eval/DATA-MODEL, with the name of the folder of "
-        "your own videos first.",
+        "Folder for the index and any report or predictions; default: eval/COMMAND-DATA-MODEL, with the name of the "
+        "folder of your own videos before DATA.",
         OUTPUT,
         "DIR",
     ),
@@ -146,6 +146,10 @@ class EvalRun:
         """The folder of the report."""
         prefix = f"{self.videos.absolute().name}-" if self.data in (*OWN, QUERIES) else ""
         return self.out or default_out(prefix + self.data, self.model)
+
+    def named(self, command: str) -> Self:
+        """Return the run with a default folder of its command's own: no report takes the place of another command's."""
+        return replace(self, out=self.out or self.target.with_name(f"{command}-{self.target.name}"))
 
     def read_split(self) -> "Split":
         """Return the split of the benchmark."""
