@@ -49,7 +49,12 @@ MIN_SHARE = 0.15  # least share of a result's score for a channel to be named
 LOCATED_BY = {
     "curve": "the similarity curve (no trained head)",
     "head": "the trained grounding head",
-    "words": "pictures and words together",
+    "picture": "pictures",
+    "speech": "speech",
+    "screen": "on-screen text",
+    "subtitles": "subtitles",
+    "generated": "descriptions",
+    "sound": "sounds",
 }
 
 
@@ -144,8 +149,7 @@ def show_cells(columns: Sequence[str], rows: Sequence[Mapping[str, str]], empty:
 def show_moments(moments: "Sequence[Moment]", *, first_rank: int = 1) -> None:
     """Print moments, best first, with the likelihood of their videos and their scores."""
     if moments:
-        by = "words" if any(moment.evidence for moment in moments) else moments[0].by
-        print_message(f"located by {LOCATED_BY.get(by, by)}", style="dim")
+        print_message(f"located by {name_locators(moments)}", style="dim")
     warn_of_nothing(moments, first_rank)
     rows: list[dict[str, str]] = []
     for rank, moment in enumerate(moments, start=first_rank):
@@ -153,6 +157,19 @@ def show_moments(moments: "Sequence[Moment]", *, first_rank: int = 1) -> None:
         rows.append(row | cells_of_span(moment) | {"video": display_path(moment.path)})
         rows += list_below(moment, describe_evidence(moment.evidence))
     show_cells(("rank", "match", "score", "found", "start", "end", "video"), rows, NO_MATCH)
+
+
+def name_locators(moments: "Sequence[Moment]") -> str:
+    """Return what located moments, such as "the trained grounding head, speech"."""
+    names: dict[str, None] = {}
+    for moment in moments:
+        pictures = moment.by if moment.by in LOCATED_BY else "picture"
+        for piece in choose_telling(moment.evidence):
+            by = pictures if piece.source == "picture" else piece.source
+            names["people" if piece.person else LOCATED_BY[by]] = None
+        if not moment.evidence:
+            names[LOCATED_BY.get(moment.by, moment.by)] = None
+    return ", ".join(names)
 
 
 def cells_of_span(moment: "Moment") -> dict[str, str]:
@@ -227,8 +244,12 @@ def describe_evidence(evidence: "Sequence[Evidence]", *, explain: bool = False) 
 
 def name_channels(evidence: "Sequence[Evidence]") -> str:
     """Return the channels that found a result, such as "said, seen", the best first; empty without evidence."""
-    telling = [piece for piece in evidence if piece.share >= MIN_SHARE or piece.person]
-    return ", ".join(dict.fromkeys(SOURCE_LABELS[piece.source] for piece in telling or evidence[:1]))
+    return ", ".join(dict.fromkeys(SOURCE_LABELS[piece.source] for piece in choose_telling(evidence)))
+
+
+def choose_telling(evidence: "Sequence[Evidence]") -> "Sequence[Evidence]":
+    """Return the evidence that has a share worth naming, or else the best; empty without evidence."""
+    return [piece for piece in evidence if piece.share >= MIN_SHARE or piece.person] or evidence[:1]
 
 
 def mark_words(evidence: "Evidence") -> str:

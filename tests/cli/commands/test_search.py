@@ -281,7 +281,13 @@ def test_words_stand_below_the_results(run_worded: Runner) -> None:
     assert 'on screen: "*platform* *nine*"' in lines[2]
     _, out, err = run_worded("locate", "platform nine")
     assert 'on screen: "*platform* *nine*"' in out
-    assert "located by pictures and words together" in err
+    assert "located by on-screen text, the similarity curve (no trained head)" in err.splitlines()
+    for query, options, by in (
+        ("sand the door lightly", ("--in", "speech"), "speech"),
+        ("red", ("--in", "picture"), "the similarity curve (no trained head)"),
+        ("red with sand the door lightly", (), "speech, the similarity curve (no trained head)"),
+    ):
+        assert f"located by {by}" in run_worded.err("locate", query, *options).splitlines(), query
 
 
 def test_each_result_says_in_which_channel_it_was_found(run_worded: Runner) -> None:
