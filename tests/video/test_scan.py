@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import VidretError
-from vidret.video.scan import VIDEO_SUFFIXES, Listing, list_videos, read_manifest, scan
+from vidret.text import with_slashes
+from vidret.video.scan import VIDEO_SUFFIXES, Listing, check_paths, list_videos, read_manifest, scan
 
 
 def naive_walk(folder: Path) -> list[str]:
@@ -138,6 +139,15 @@ def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for nothing in ("*.avi", "gone.mp4"):
         with pytest.raises(VidretError, match=f"{re.escape(nothing)}: no such file, folder or pattern"):
             scan([a, nothing])
+
+
+def test_a_missing_mount_may_be_a_disconnected_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.video.scan.MOUNTS", re.compile(f"{re.escape(with_slashes(str(tmp_path)))}(/[^/]+)?"))
+    (tmp_path / "me/stick/films").mkdir(parents=True)
+    for path, is_away in (("me/disk/films", True), ("disk/*.mp4", True), ("me/stick/films/new", False)):
+        with pytest.raises(VidretError, match="no such file, folder or pattern") as refused:
+            check_paths([str(tmp_path / path)])
+        assert str(refused.value).endswith("; its drive may be disconnected") is is_away, path
 
 
 def test_an_unreadable_folder_is_listed_and_the_rest_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,8 @@ JUNK_FOLDERS = frozenset(
     )
 )
 MISSING = "no such file, folder or pattern"
+# Folders in which Linux and macOS make a folder for each drive.
+MOUNTS = re.compile("/(mnt|Volumes|(media|run/media)(/[^/]+)?)")
 NO_MEDIA = ".nomedia"  # an empty file that tells Android to ignore a folder
 
 
@@ -90,7 +92,14 @@ def check_paths(paths: Iterable[str]) -> None:
     for path in paths:
         local = os.path.expanduser(as_path(path))  # noqa: PTH111
         if not is_url(path) and not os.path.lexists(local) and next(_match(local), None) is None:
-            raise VidretError(f"{local}: {MISSING}")
+            raise _refuse_missing(local)
+
+
+def _refuse_missing(path: str) -> VidretError:
+    folders = Path(absolute_path(path)).parents
+    nearest = next((folder.as_posix() for folder in folders if folder.exists()), None)  # None: a drive of Windows
+    is_away = nearest is None or MOUNTS.fullmatch(nearest)
+    return VidretError(f"{path}: {MISSING}{'; its drive may be disconnected' if is_away else ''}")
 
 
 def is_junk_folder(name: str) -> bool:
@@ -149,7 +158,7 @@ def _expand(path: str, folders: dict[str, None], exclude: Sequence[str], junk: l
         for match in _select(matches, root, exclude, junk):
             yield from _expand(match, folders, exclude, junk)
     else:
-        raise VidretError(f"{path}: {MISSING}")
+        raise _refuse_missing(path)
 
 
 def _select(found: Iterable[str], root: str, exclude: Sequence[str], junk: list[str]) -> Iterator[str]:

@@ -78,6 +78,18 @@ def test_a_missing_path_is_told_before_models_load(run: Runner, path: str, monke
     assert (code, err.splitlines()) == (1, [f"error: {path}: no such file, folder or pattern"])
 
 
+@pytest.mark.usefixtures("own_index")
+def test_a_missing_path_of_the_index_may_be_on_a_disconnected_drive(run: Runner, own_films: Path) -> None:
+    num_files = len(list(own_films.glob("*.mp4")))
+    own_films.rename(own_films.with_name("away"))
+    advice = "its drive may be disconnected. If it was moved, index its new path."
+    rule = "no such file, folder or pattern; the index has"
+    run.check_refusal(("index", own_films), 1, f"{own_films}: {rule} {num_files} files of it: {advice}")
+    run.check_refusal(("index", own_films / "red.mp4"), 1, f"{own_films / 'red.mp4'}: {rule} 1 file of it: {advice}")
+    code, _, err = run("index", own_films.with_name("nowhere"))
+    assert (code, "drive" in err) == (1, False)
+
+
 @pytest.mark.usefixtures("new")
 def test_a_run_that_can_use_no_file_fails(run: Runner, films: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")

@@ -24,7 +24,7 @@ from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.present.progress import print_describe_summary, print_index_summary, show_count, show_progress
 from vidret.present.show import print_json, run_to_dict
 from vidret.present.terminal import print_error, print_failure, print_message
-from vidret.text import absolute_path, is_below, is_url, show_path, with_slashes
+from vidret.text import absolute_path, format_count, is_below, is_url, show_path, with_slashes
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
 
 if TYPE_CHECKING:
@@ -108,14 +108,13 @@ SAMPLING: dict[str, SamplingMode | None] = {"auto": None, **{mode: mode for mode
 def index_command(*, asked: IndexChoices) -> None:
     """Index videos: encode what is new or changed. Safe to interrupt and run again."""
     from vidret.store.store import Store
-    from vidret.video.scan import check_paths
 
     share_heap()
     index = asked.index
     if asked.webhook is not None:
         check_webhook(asked.webhook)
     watched = read_watched(asked.paths) if asked.watch else []
-    check_paths(asked.paths)  # before a model is loaded or downloaded
+    check_indexed_paths(asked.paths, index)  # before a model is loaded or downloaded
     endpoint = choose_describer(asked)
     run = choose_run(asked.runner, asked.address, asked.num_gpus_per_worker, asked.precision)
     memory = None if asked.memory is None else parse_memory(asked.memory)
@@ -164,6 +163,27 @@ def index_command(*, asked: IndexChoices) -> None:
 
     once = partial(index_once, engine, asked, update, endpoint, is_new=is_new)
     raise typer.Exit(keep_up(once, watched, index) if asked.watch else once()[0])
+
+
+def check_indexed_paths(paths: Sequence[str], index: Path) -> None:
+    """Refuse missing paths, and say of those that the index knows that their drive may be disconnected."""
+    from vidret.store.store import Store
+    from vidret.video.scan import MISSING, check_paths
+
+    for path in paths:
+        try:
+            check_paths([path])
+        except VidretError:
+            if not Store.exists(index):
+                raise
+            missing = absolute_path(os.path.expanduser(path))  # noqa: PTH111
+            with Store.open(index) as store:
+                known = [file for file in store.files.find() if file.path == missing or is_below(file.path, missing)]
+            if not known:
+                raise
+            rule = f"{MISSING}; the index has {format_count(len(known), 'file')} of it"
+            advice = "its drive may be disconnected. If it was moved, index its new path."
+            raise VidretError(f"{path}: {rule}: {advice}") from None
 
 
 def choose_describer(asked: IndexChoices) -> "ChatEndpoint | None":
