@@ -91,7 +91,27 @@ def test_forgetting(run: Runner, people: Path) -> None:
 
 
 def test_an_index_without_people_says_so(run: Runner, index: Path) -> None:
-    assert "No people were found" in run.err("people", "--sheet", index / "people.jpg")
+    for group in ("people", "speakers"):
+        advice = f"This index was not read for {group}. To look for them: vidret index PATH --{group} on"
+        assert run.err(group, "--sheet", index / "people.jpg") == advice
     assert run("people", "name", "1", "mum")[0] == 1
     assert run("people", "--index", index / "none")[0] == 1
     assert not (index / FILE).exists()
+
+
+def test_an_index_that_was_read_says_what_was_found(run: Runner, index: Path) -> None:
+    with Store.open(index) as store:
+        first, second = sorted(store.videos.fingerprints().values())
+    for content, tracks, found in (
+        (first, [], "No people were found in 1 video."),
+        (
+            second,
+            make_tracks([0]),
+            "1 track was found in 2 videos; a person without a name is listed from 2 tracks on.",
+        ),
+    ):
+        with IdentityStore.create(index) as identities:
+            identities.write_tracks(content, FACES, tracks)
+        Persons(index).group()
+        assert run.err("people") == found
+    assert "This index was not read for speakers." in run.err("speakers")

@@ -10,7 +10,8 @@ from vidret.cli.opening import refuse_options
 from vidret.cli.options import DEFAULT_INDEX, JsonOption, OnlyIndexOption, argument, choose_index, option
 from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message
-from vidret.store.identities.persons import Persons
+from vidret.store.identities.persons import MIN_TRACKS, Persons
+from vidret.store.identities.upkeep import count_identities
 from vidret.store.lookup import look_up_video
 from vidret.store.store import Store
 from vidret.text import display_path, file_name, format_count, format_time, make_handle
@@ -45,9 +46,7 @@ def list_persons(
     if as_json:
         print_json(listed)
     else:
-        empty = f"No {group} were found. To look for them: vidret index PATH --{group} on"
-        if not listed and persons.list_persons(KINDS[group], hidden=True):
-            empty = f"All {group} are hidden. To list them: vidret {group} --hidden"
+        empty = "" if listed else explain_nobody(context.params["index"], persons, group)
         show_table(("number", "name", "tracks", "videos", "time"), list(map(describe_person, listed)), empty)
         for offer in persons.offer_pairs():
             both, seen = f"{offer.face} {offer.voice}", f"{offer.num_seen} of {offer.num_turns}"
@@ -56,6 +55,20 @@ def list_persons(
     if sheet is not None and listed:
         titles = {person.best_tracks[0]: f"{person.id}. {person.name}" for person in listed}
         draw_tracks(persons, titles, group, sheet)
+
+
+def explain_nobody(index: Path, persons: Persons, group: str) -> str:
+    """Return why no persons are listed."""
+    if persons.list_persons(KINDS[group], hidden=True):
+        return f"All {group} are hidden. To list them: vidret {group} --hidden"
+    counts = next((counts for counts in count_identities(index) if counts.kind == KINDS[group]), None)
+    if counts is None:
+        return f"This index was not read for {group}. To look for them: vidret index PATH --{group} on"
+    videos = format_count(counts.videos, "video")
+    if not counts.tracks:
+        return f"No {group} were found in {videos}."
+    found = f"{format_count(counts.tracks, 'track')} {'was' if counts.tracks == 1 else 'were'} found in {videos}"
+    return f"{found}; a person without a name is listed from {MIN_TRACKS} tracks on."
 
 
 def show_person(
