@@ -12,7 +12,13 @@ from urllib.parse import unquote_to_bytes
 # At least two letters: a single one is a Windows drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _DRIVE = re.compile(r"/[A-Za-z]:")
-MENTION_NAME = r"[^\W\d_][\w-]{0,63}"  # the name after an @ in a query
+# What follows a letter and \w lacks: vowel signs, as of Hindi and Thai, accents, and joiners, as of Persian.
+MARKS = "\u200c\u200d" + "".join(
+    letter
+    for letter in map(chr, (*range(0x300, 0x1E00), 0x3099, 0x309A, *range(0xA800, 0xAC00)))
+    if unicodedata.category(letter) in ("Mn", "Mc")
+)
+MENTION_NAME = rf"[^\W\d_][\w{MARKS}-]{{0,63}}"  # the name after an @ in a query
 _FILE_SCHEMES = ("file", "local")
 # Control characters, line ends, surrogates of undecodable bytes, bidirectional controls, characters that XML forbids,
 # and invisible copies of ASCII, which could hide an instruction. Other invisible characters belong to names and words:
@@ -171,10 +177,10 @@ def has_words(path: str, words: str) -> bool:
 def make_handle(name: str) -> str:
     """Return the handle of a name, which follows an @ in a query.
 
-    >>> make_handle(" Anna  Maria")
-    'anna-maria'
+    >>> make_handle(" Anna  Maria"), make_handle("Jose\N{COMBINING ACUTE ACCENT}")
+    ('anna-maria', 'josé')
     """
-    return "-".join(name.casefold().split())
+    return "-".join(compose(name).casefold().split())
 
 
 def escape_formula(text: str) -> str:

@@ -142,6 +142,9 @@ def test_names_are_those_of_collections(engine: Engine) -> None:
         engine.add_to_list("reds", engine.locate("red", 1))
     engine.remove_collection("reds")
     assert engine.collections() == []
+    for name in ("दिन", "สุดา ในทะเล", "مهر\u200cنوش"):
+        engine.add_to_list(name, engine.locate("red", 1))
+        assert engine.collection(name).name == name
 
 
 def test_a_damaged_file_is_reported_not_replaced(engine: Engine) -> None:

@@ -19,6 +19,7 @@ from vidret.search.query.marks import find_mentions
 from vidret.search.query.planning import check_query
 from vidret.store.rows_file import COLLECTIONS, WATCHES, Watch
 from vidret.store.store import Store
+from vidret.text import MARKS
 from vidret.types import OPTIONS, Hit, ListedMoment, Moment, SavedCollection, check_options, list_options
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ MAX_NOTE = 2000  # characters
 ROUNDING_S = 1.0  # by which a moment may be longer than its video, whose length a player rounds up
 FEEDBACK = ("like", "unlike", "seen")
 MIN_PROBABILITY = 0.5  # of the moments that a watch reports
-_NAME, _WATCH_NAME = re.compile(r"\w(?:[\w .-]{0,62}[\w.-])?"), re.compile(r"\w[\w.-]{0,63}")
+_NAME = re.compile(rf"\w(?:[\w{MARKS} .-]{{0,62}}[\w{MARKS}.-])?")
+_WATCH_NAME = re.compile(rf"\w[\w{MARKS}.-]{{0,63}}")
 
 
 def list_collections(store: Store, index: Path) -> list[SavedCollection]:

@@ -24,7 +24,7 @@ from vidret.store.identities.store import IdentityStore
 from vidret.store.lookup import find_cuts, find_middles
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import SPOKEN
-from vidret.text import make_handle
+from vidret.text import MARKS, compose, make_handle
 from vidret.types import ComposedQuery, Evidence, Query, list_query_texts
 from vidret.types import Sequence as EventSequence
 
@@ -236,14 +236,14 @@ class KnownPersons:
         return self._name(query) if isinstance(query, str) else query  # type: ignore[return-value]
 
     def _name(self, text: str, *, verbatim: bool = False) -> str:
-        text = text if verbatim else straighten_quotes(text)
+        text = text if verbatim else straighten_quotes(compose(text))
         if "@" not in text:
             return text
         names = sorted((handle for handle in self.handles if "-" in handle), key=len, reverse=True)
         if not names:
             return text
         spaced = "|".join(re.escape(name).replace(r"\-", r"[\s-]+") for name in names)
-        mention = rf'(?<![^\s("-])@({spaced})(?![\w-])'
+        mention = rf'(?<![^\s("-])@({spaced})(?![\w{MARKS}-])'
 
         def write_handle(match: re.Match[str]) -> str:
             if match[0].startswith("-"):

@@ -19,13 +19,13 @@ from typing import Any, Literal
 from vidret.errors import OptionError, StoreError, VidretError
 from vidret.store.folder import check_entries
 from vidret.store.rows_file import RowsFile
-from vidret.text import parse_json
+from vidret.text import MARKS, parse_json
 
 TokenRight = Literal["read", "change"]
 RIGHTS: tuple[TokenRight, ...] = ("read", "change")
 RECORD = "changes.jsonl"
 DAMAGED = {"when": "", "who": "", "what": "a damaged line"}
-_NAME = re.compile(r"\w[\w.@-]{0,63}")
+_NAME = re.compile(rf"\w[\w{MARKS}.@-]{{0,63}}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

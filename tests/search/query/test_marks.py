@@ -18,6 +18,8 @@ NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,20}", fullmatch=True)
         ("(@mascot) @mascot", ["mascot"]),
         ("write to anna@home, or @ noon, or @2", []),
         ('"@mascot" is written', []),
+        ("@दिव्या and @สุดา", ["दिव्या", "สุดา"]),  # vowel signs are no letters for Python
+        ("@İbrahim, @Jose\N{COMBINING ACUTE ACCENT}", ["i\N{COMBINING DOT ABOVE}brahim", "josé"]),
         ("a dog", []),
     ],
 )

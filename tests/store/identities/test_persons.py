@@ -9,6 +9,7 @@ import pytest
 from tests.made_identities import FACES, VOICES, make_track, make_tracks, make_voice
 from tests.store.samples import create, read_all_bytes
 from vidret.errors import OptionError, VidretError
+from vidret.search.query.marks import find_mentions
 from vidret.store.identities.persons import Persons, check_no_person
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.records import CONCEPT
@@ -64,6 +65,15 @@ def test_names_and_numbers_survive_new_videos_and_another_reading(index: Path) -
     before = dump(index)
     persons.group()
     assert dump(index) == before
+
+
+@pytest.mark.parametrize("name", ["दिव्या", "สุดา", "İbrahim", "Μαΐου", "Jose\N{COMBINING ACUTE ACCENT}", "مهر\u200cنوش"])
+def test_names_are_of_letters_of_any_script(index: Path, name: str) -> None:
+    persons = Persons(index)
+    persons.rename(1, name)
+    (handle,) = find_mentions(f"@{name} dances")
+    assert persons.list_persons()[0].handle == handle
+    assert persons.find(name) == persons.find(f"@{handle}") == 1
 
 
 def test_names_are_handles_in_one_namespace(index: Path) -> None:

@@ -180,7 +180,7 @@ def test_copies_keep_named_persons_and_add_nothing_twice(tmp_path: Path) -> None
             for content in contents:
                 source.write_tracks(content, FACES, make_tracks([0, 1]))
             ids = source.columns().ids.tolist()
-            mum = assign(source, ids[0], "Mum" if name == "one" else "mum", by_user=True)
+            mum = assign(source, ids[0], "Anna Maria" if name == "one" else "anna-maria", by_user=True)
             assign(source, ids[1])
             source.database.run("INSERT INTO rejections VALUES (?, ?)", ids[3], mum)
     target, sources = make_folder(tmp_path / "out"), [tmp_path / "one", tmp_path / "two"]
@@ -190,7 +190,7 @@ def test_copies_keep_named_persons_and_add_nothing_twice(tmp_path: Path) -> None
         columns = copied.columns()
         assert columns.contents.tolist() == ["a", "a", "b", "b", "c", "c"]
         assert columns.persons.tolist() == [1, 0, 1, 0, 0, 0]  # the track of mum in two is of b, which one has too
-        assert copied.database.rows("SELECT id, name FROM persons") == [(1, "Mum")]
+        assert copied.database.rows("SELECT id, name FROM persons") == [(1, "Anna Maria")]
         assert copied.database.rows("SELECT track, person FROM rejections") == [(4, 1), (6, 1)]
 
 

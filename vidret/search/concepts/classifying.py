@@ -27,6 +27,7 @@ from vidret.search.concepts.teaching import ReadExamples, read_examples
 from vidret.search.query.marks import check_concept_name
 from vidret.store.lookup import spread_evenly
 from vidret.store.store import Store
+from vidret.text import MARKS
 from vidret.types import Concept, ExampleLike, TaggedVideo
 
 TEXT_SPREAD = 2.0  # standard deviation of the logits of a class's text over the videos
@@ -145,7 +146,7 @@ def name_concepts(prefix: str, names: Sequence[str]) -> list[str]:
         VidretError: The prefix is not the name of a concept, or two classes would have one.
     """
     prefix = check_concept_name(prefix)
-    bare = (re.sub(r"[^\w-]+", "-", name).strip("-") for name in names)
+    bare = (re.sub(rf"[^\w{MARKS}-]+", "-", name).strip("-") for name in names)
     concepts = [check_concept_name(f"{prefix}-{name}") for name in bare]
     if len(set(concepts)) < len(concepts):
         raise VidretError(f"classes must have different names, got {', '.join(names)}")

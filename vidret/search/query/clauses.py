@@ -16,7 +16,7 @@ from vidret.channels.registry import find_hint
 from vidret.errors import OptionError
 from vidret.search.query.grammar import Interpretation, interpret
 from vidret.search.query.marks import PHRASE, find_mentions, replace_mentions
-from vidret.text import MENTION_NAME
+from vidret.text import MENTION_NAME, make_handle
 from vidret.types import Sequence as EventSequence
 
 _SAID_BY = re.compile(rf"\bby\s+(?=@({MENTION_NAME}))")
@@ -149,7 +149,7 @@ def read_clause(event: str, people: Container[str] = ()) -> Clause:
     >>> clause.phrases, clause.speakers
     (('the budget',), ('mum',))
     """
-    speakers = tuple(name.casefold() for name in _SAID_BY.findall(event) if name.casefold() in people)
+    speakers = tuple(name for name in map(make_handle, _SAID_BY.findall(event)) if name in people)
     if speakers and PHRASE.search(event):
         return replace(read_clause(_SAID_BY.sub("", event), people), speakers=speakers, shown=" ".join(event.split()))
     persons = tuple(name for name in find_mentions(event) if name in people)

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Mapping
 
 from vidret.errors import OptionError
-from vidret.text import MENTION_NAME
+from vidret.text import MENTION_NAME, make_handle
 from vidret.types import MAX_QUERY_LENGTH
 
 MAX_EXCLUSIONS = 16  # each is encoded separately
@@ -127,7 +127,7 @@ def find_mentions(text: str) -> list[str]:
     ['mascot', 'anna']
     """
     names = MENTION.findall(PHRASE.sub(" ", text)) if "@" in text else ()
-    return list(dict.fromkeys(map(str.casefold, names)))
+    return list(dict.fromkeys(map(make_handle, names)))
 
 
 def replace_mentions(text: str, meanings: Mapping[str, str]) -> str:
@@ -136,7 +136,7 @@ def replace_mentions(text: str, meanings: Mapping[str, str]) -> str:
     >>> replace_mentions('@mascot, then @other "with @mascot"', {"mascot": "a red fox"})
     'a red fox, then @other "with @mascot"'
     """
-    return _QUOTED_OR_MENTION.sub(lambda match: meanings.get((match[2] or "").casefold(), match[0]), text)
+    return _QUOTED_OR_MENTION.sub(lambda match: meanings.get(make_handle(match[2] or ""), match[0]), text)
 
 
 def check_concept_name(name: str) -> str:
@@ -148,4 +148,4 @@ def check_concept_name(name: str) -> str:
     bare = name.removeprefix("@")
     if not re.fullmatch(MENTION_NAME, bare):
         raise OptionError(f"name must be a letter and up to 63 letters, digits, _ or -, got {name!r}")
-    return bare.casefold()
+    return make_handle(bare)

@@ -209,7 +209,7 @@ async function saveSearch(place) {
   await look();
   const same = kept.find((search) => search.finds && !differ(placeOf(search), place, ["q", "by", ...FILTERS]));
   if (same) return void (find("status").textContent = `Saved already as ${same.name}: see Lists.`);
-  const words = place.q.replace(/[^\p{L}\p{N}_ .-]+/gu, "").replace(/^[^\p{L}\p{N}_]+/u, "").slice(0, 60).trim() || "search";
+  const words = place.q.replace(/[^\p{L}\p{M}\p{N}_ .-]+/gu, "").replace(/^[^\p{L}\p{N}_]+/u, "").slice(0, 60).trim() || "search";
   let [named, number] = [words, 1];
   while (kept.some(({ name }) => name === named)) named = `${words} ${(number += 1)}`;
   try {

@@ -6,7 +6,7 @@ import { clock, count, find, make, mark, on, tell } from "./dom.js";
 const OFFERED = 8;
 const FACES = 24;
 const opened = new Set();
-const TYPED = /(^|[\s(-])@([\p{L}\p{N}_ -]*)$/u;
+const TYPED = /(^|[\s(-])@([\p{L}\p{M}\p{N}_ -]*)$/u;
 let people = [];
 
 /** Offer the people of an index, or say that there are none. */

@@ -101,7 +101,7 @@ function makeCopies(copies, nearCopies, place) {
   return make("details", { className: "copies soft" }, make("summary", {}, `${number} cop${number > 1 ? "ies" : "y"}`), make("ul", { className: "path" }, ...links, ...same));
 }
 
-const findConcept = (q) => q.replace(/"[^"]*"/g, " ").match(/(?<![^\s(])@(\p{L}[\w-]*)/u)?.[1];
+const findConcept = (q) => q.replace(/"[^"]*"/g, " ").match(/(?<![^\s(])@(\p{L}[\p{L}\p{M}\p{N}_-]*)/u)?.[1];
 
 function makeMarks(name, { video, start, end }) {
   const marks = { yes: make("button", {}, "Right"), no: make("button", {}, "Wrong") };

@@ -10,6 +10,7 @@ from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR, Database, remove_database
 from vidret.store.identities.store import ADD_PERSON, FILE, INTACT, SCHEMA, TABLES, IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind, match_tracks
+from vidret.text import make_handle
 
 # A person that the user named, hid or changed, which clustering alone would not restore.
 SAID_BY_USER = """(name <> '' OR hidden OR id IN (SELECT person FROM assignments WHERE by_user)
@@ -103,9 +104,11 @@ def _copy_persons(target_store: IdentityStore, source: IdentityStore, ids: dict[
 
 def _find_or_add(identities: IdentityStore, name: str, hidden: int) -> int:
     """Return the person of a name, or a new one."""
-    known = {known_name.casefold(): key for key, known_name in identities.database.rows("SELECT id, name FROM persons")}
-    if name and name.casefold() in known:
-        return int(known[name.casefold()])
+    known = {
+        make_handle(known_name): key for key, known_name in identities.database.rows("SELECT id, name FROM persons")
+    }
+    if name and (handle := make_handle(name)) in known:
+        return int(known[handle])
     return int(identities.database.value(ADD_PERSON, name, hidden))
 
 
