@@ -1,6 +1,7 @@
 """Full-text search: stems, phrases, misspelt words, scripts without spaces, and any query at all."""
 
 import math
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -128,6 +129,30 @@ def test_scripts_without_spaces(index: TextIndex, phrase: str, text_id: int) -> 
     assert index.find_phrase(phrase, 5).tolist() == [text_id]
     assert search(index, phrase)[0] == text_id
     assert index.find_phrase(phrase[::-1], 5).tolist() == []
+
+
+def test_vowel_signs_are_part_of_words(index: TextIndex) -> None:
+    index.add([(9, "आज का दिन"), (10, "किसी को देना"), (11, "শুভ দিন")])
+    assert index.find_phrase("दिन", 5).tolist() == [9], "and not of देना, which has the same consonants"
+    assert search(index, "দিন")[0] == 11
+    assert index.find_words("दिन, देना", {"दिन"}) == ((0, 3),)
+    assert index.find_words("駅の出口", {"出", "口"}) == ((2, 3), (3, 4)), "not all characters up to the next space"
+
+
+@pytest.mark.parametrize(
+    ("written", "typed"),
+    [
+        ("שָׁלוֹם", "שלום"),  # points
+        ("كَتَبَ", "كتب"),
+        ("한국", unicodedata.normalize("NFD", "한국")),
+        ("ёлка", unicodedata.normalize("NFD", "ёлка")),
+    ],
+)
+def test_points_and_separate_accents_make_no_difference(index: TextIndex, written: str, typed: str) -> None:
+    index.add([(9, written), (10, f"{typed} x")])
+    for word in (written, typed):
+        assert sorted(index.find_phrase(word, 5).tolist()) == [9, 10]
+    assert index.find_words(written, index.stems([typed])[0])[0][0] == 0
 
 
 def test_misspelt_words(index: TextIndex) -> None:

@@ -21,7 +21,8 @@ from vidret.store.catalog.database import REPAIR, Database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.texts.postings import IS_ALLOWED, MAX_TEXTS, keep_allowed, read_ids, read_varints, text_id
 from vidret.store.texts.spoken import SpokenIndex
-from vidret.store.texts.stems import TOKENIZER, Stemmer, vary_numbers
+from vidret.store.texts.stems import TOKENIZER, UNSPACED, Stemmer, vary_numbers
+from vidret.text import MARKS
 
 MIN_FUZZY_LETTERS = 5
 NUM_LETTERS = 61  # that masks distinguish
@@ -79,8 +80,9 @@ def mask_letters(term: str) -> int:
     return mask
 
 
-FORMAT = 3
-_WORD = re.compile(r"\w+")
+FORMAT = 4
+# A character of a script without spaces, or a word of another one.
+_WORD = re.compile(rf"{UNSPACED}|(?:(?!{UNSPACED})\w)(?:(?!{UNSPACED})[\w{MARKS}])*")
 VOCABULARY = ("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts, row)",)
 MAX_TERMS = 32  # of one query
 MAX_COUNTS, MAX_LISTED = 100_000, 4_000_000  # terms whose counts are cached, and ids in their cached lists of texts
@@ -142,7 +144,7 @@ class TextIndex:
             self._database.run("DROP TABLE IF EXISTS terms")
             # Every term that a text ever had, with its letters as a bit mask.
             self._database.run("CREATE TABLE terms (id INTEGER PRIMARY KEY, term TEXT UNIQUE, mask INTEGER)")
-            self._database.run(f"CREATE VIRTUAL TABLE texts USING fts5(body, tokenize = '{TOKENIZER}')")
+            self._database.run(f'CREATE VIRTUAL TABLE texts USING fts5(body, tokenize = "{TOKENIZER}")')
             self.spoken.create()
             self._database.run(f"PRAGMA user_version = {FORMAT}")
 

@@ -8,12 +8,17 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, islice, product
 
 from vidret.store.catalog.database import ClosingConnection
+from vidret.text import compose
 
-TOKENIZER = "unicode61 remove_diacritics 2"
+TOKENIZER = "unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"  # a vowel sign, as of Hindi, splits no word
 
 # Han, Hiragana, Katakana, Hangul, Thai, Lao, Khmer, Myanmar.
-_UNSPACED = re.compile(
-    r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff])"
+UNSPACED = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]"
+_UNSPACED = re.compile(f"({UNSPACED})")
+# The points of Hebrew and Arabic, which most texts lack; tatweel, joiners, and the variants of emoji.
+_UNWRITTEN = re.compile(
+    r"[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8"
+    r"\u06ea-\u06ed\u200d\ufe00-\ufe0f]"
 )
 _SMALL_NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -34,7 +39,7 @@ class Stemmer:
         self._database = sqlite3.connect(
             ":memory:", check_same_thread=False, isolation_level=None, factory=ClosingConnection
         )
-        self._database.execute(f"CREATE VIRTUAL TABLE scratch USING fts5(body, tokenize = 'porter {TOKENIZER}')")
+        self._database.execute(f'CREATE VIRTUAL TABLE scratch USING fts5(body, tokenize = "porter {TOKENIZER}")')
         self._database.execute("CREATE VIRTUAL TABLE instances USING fts5vocab(scratch, instance)")
 
     def close(self) -> None:
@@ -65,7 +70,8 @@ class Stemmer:
         try:
             self._database.executemany("INSERT INTO scratch (rowid, body) VALUES (?, ?)", enumerate(texts))
             for term, row, offset in self._database.execute("SELECT term, doc, offset FROM instances"):
-                stems[row].append((offset, term))
+                if term:  # none of an accent without a letter
+                    stems[row].append((offset, term))
         finally:
             self._database.execute("ROLLBACK")
         return [[term for _, term in sorted(terms)] for terms in stems]
@@ -74,15 +80,15 @@ class Stemmer:
 def split_unspaced(text: str) -> str:
     """Put spaces around each character of a script that has none between words, and write ß as ss.
 
+    Letters with separate accents are composed (NFC), and what most texts leave unwritten, such as points, is left out.
+
     >>> split_unspaced("駅 exit 出口 Straße")
     ' 駅  exit  出  口  Strasse'
     """
     if text.isascii():  # most texts
         return text.replace("\0", " ")
-    storable = (
-        text.replace("\0", " ").replace("ß", "ss").replace("ẞ", "SS").encode("utf-8", "replace").decode("utf-8")
-    )  # replaces lone surrogates
-    return _UNSPACED.sub(r" \1 ", storable)
+    storable = compose(text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8"))  # replaces lone surrogates
+    return _UNSPACED.sub(r" \1 ", _UNWRITTEN.sub("", storable).replace("ß", "ss").replace("ẞ", "SS"))
 
 
 def vary_numbers(text: str) -> list[str]:
