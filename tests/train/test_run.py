@@ -5,6 +5,7 @@ import re
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from tests.train.small import draw_moments, ignores_lightning, make_head_module, make_module, make_trainer, open_data
+from tests.train.small import (
+    TEXT,
+    draw_moments,
+    ignores_lightning,
+    make_head_module,
+    make_module,
+    make_trainer,
+    open_data,
+)
 from vidret.channels.picture.ranker_loading import choose_ranker, load_ranker
 from vidret.data.module import RetrievalData
 from vidret.data.sampler import TrainBatches
@@ -339,6 +348,14 @@ def test_what_is_kept_is_averaged_into_the_exported_towers(world: Path, tmp_path
     for wrong in ({"keep": 0.5}, {"keep": 1.0, "weights": str(start)}, {"keep": 0.5, "weights": "x", "lora_rank": 2}):
         with pytest.raises(VidretError, match="keep must be from 0 to below 1, with weights and without lora_rank"):
             make_module("clip", **wrong)
+
+
+def test_stretched_positions_are_not_averaged_with_those_before(tmp_path: Path) -> None:
+    make_module("clip", text=replace(TEXT, context=77)).export(tmp_path / "start.safetensors")
+    settings = {"weights": str(tmp_path / "start.safetensors"), "keep": 0.25, "vision": None, "text": None}
+    with pytest.raises(VidretError, match="keep needs as many positions of words as the weights have, 77, got 248"):
+        make_module("longclip", **settings)
+    make_module("longclip", options={"stretch": 1}, **settings).export(tmp_path / "kept.safetensors")
 
 
 @pytest.mark.parametrize("method", ["ucofia", "longclip"])

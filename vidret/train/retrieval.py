@@ -101,9 +101,9 @@ class RetrievalModule(TrainedModule):
 
         Raises:
             VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, they differ
-                or do not suit the method, ``keep`` is given without ``weights`` or with ``lora_rank``, ``matrix_lr``
-                without ``train_all``, ``cool_down`` without ``matrix_lr``, a learning rate is not positive, or a
-                fraction of the steps is out of range.
+                or do not suit the method, ``keep`` is given without ``weights``, with ``lora_rank`` or with stretched
+                positions, ``matrix_lr`` without ``train_all``, ``cool_down`` without ``matrix_lr``, a learning rate is
+                not positive, or a fraction of the steps is out of range.
             ValueError: A count or rate is invalid for any model.
         """
         super().__init__(seed=seed, out=out)
@@ -126,6 +126,10 @@ class RetrievalModule(TrainedModule):
         if weights is not None:
             _take_aligner(self.model, Path(weights), method)
         encoder = self.model.encoder
+        if keep and plain is not None and (before := plain.card.text.context) != encoder.card.text.context:
+            raise VidretError(
+                f"keep needs as many positions of words as the weights have, {before}, got {encoder.card.text.context}"
+            )
         encoder.vision.checkpointing, self.model.chunk_size = checkpointing, chunk_size
         if compiled is not None:
             compile_tower(encoder.vision, compiled)
