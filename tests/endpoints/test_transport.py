@@ -80,6 +80,42 @@ def test_an_endpoint_has_until_the_deadline_in_all(name: str) -> None:
         assert time.monotonic() - start < LIMIT_S
 
 
+def refuse(status: bytes, body: bytes) -> Answer:
+    """Return an answer with a status and a body whose end is not told, of a connection that stays open."""
+    return lambda connection: connection.sendall(b"HTTP/1.1 " + status + b"\r\n\r\n" + body)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (
+            b"404 Not Found",
+            b'{"error": {"message": "model llava\\nis not\\u001b[2J here"}}',
+            "404 Not Found: model llava is not",
+        ),
+        (b"404 Not Found", b'{"error": "pull it first"}', "404 Not Found: pull it first"),
+        (b"400 Bad Request", b'{"message": "too many images"}', "400 Bad Request: too many images"),
+        (b"422 Invalid", b'{"detail": "no such field"}', "422 Invalid: no such field"),
+        (b"429 Wait", b'{"error": {"message": "out of credit"}}', "429 Wait: out of credit"),
+        (b"403 Forbidden", b'{"error": {"message": "not for key-123"}}', "needs one (403): not for ..."),
+        (b"404 Not Found", b'{"error": "' + b"x" * 1000 + b'"}', "404 Not Found: " + "x" * 200),
+        *(
+            (b"404 Not Found", body, "404 Not Found")
+            for body in (b"<html>", b"", b"[1]", b'{"error": [[1]]}', b"[" * 4000, b"\xff")
+        ),
+    ],
+)
+def test_the_reason_of_a_refusal_is_told(status: bytes, body: bytes, told: str) -> None:
+    with answer_with(refuse(status, body)) as (url, _):
+        endpoint = ChatEndpoint(url=url, model="m", key="key-123", timeout_s=1.0, retries=0)
+        with pytest.raises(EndpointError) as refused:
+            endpoint.complete([])
+    message = str(refused.value)
+    assert told in message
+    assert message.isprintable()
+    assert len(message) < 300
+
+
 def test_a_webhook_has_until_the_deadline_in_all() -> None:
     with answer_with(SLOW["headers"]) as (url, _):
         start = time.monotonic()

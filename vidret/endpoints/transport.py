@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from vidret.errors import VidretError, read_fault
-from vidret.text import sanitize
+from vidret.text import parse_json, sanitize
 
 PORTS = {"http": 80, "https": 443}
 SAFE = "/%?=&:@+,;!$'()*~[]"  # characters of a path and a query that are sent as they are
@@ -26,6 +26,7 @@ MAX_REQUEST_BYTES = 32 << 20
 BUSY = (408, 429, 500, 502, 503, 504)
 LONGEST_WAIT_S = 20.0
 REASON_LENGTH = 200
+MAX_REASON_BYTES = 1 << 16
 
 T = TypeVar("T")
 Read = Callable[[str, Iterator[bytes]], Iterator[T]]  # from the type of an answer and its lines
@@ -251,16 +252,33 @@ class JsonTransport:
 
     def _check_status(self, response: HTTPResponse) -> None:
         status = response.status
+        if status == 200:
+            return
         if 300 <= status < 400:
             raise EndpointError(f"{self.name}: must not redirect, got status {status}; give the address that answers")
+        reason = self._read_reason(response)
+        answered = f"answered {status} {sanitize(response.reason)[:REASON_LENGTH]}{reason}"
         if status in BUSY:
             wait = response.headers.get("Retry-After", "")
             seconds = float(wait) if wait.isdecimal() and len(wait) < 6 else None
-            raise _BusyError(f"answered {status} {sanitize(response.reason)[:REASON_LENGTH]}", seconds)
+            raise _BusyError(answered, seconds)
         if status in (401, 403):
-            raise EndpointError(f"{self.name}: refuses the key in {self.key_variable}, or needs one ({status})")
-        if status != 200:
-            raise EndpointError(f"{self.name}: answered {status} {sanitize(response.reason)[:REASON_LENGTH]}")
+            raise EndpointError(f"{self.name}: refuses the key in {self.key_variable}, or needs one ({status}){reason}")
+        raise EndpointError(f"{self.name}: {answered}")
+
+    def _read_reason(self, response: HTTPResponse) -> str:
+        """Return what the JSON of a refusal says, after a colon; empty if it says nothing, or not at once."""
+        try:
+            said = parse_json(response.read1(MAX_REASON_BYTES))
+        except (OSError, HTTPException, ValueError):
+            return ""
+        for field_name in ("error", "message", "detail"):
+            if isinstance(said, dict) and field_name in said:
+                said = said[field_name]
+        if not isinstance(said, str) or not said.strip():
+            return ""
+        line = " ".join(said.replace(self.key, "...").split() if self.key else said.split())
+        return f": {sanitize(line)[:REASON_LENGTH]}"
 
 
 def is_loopback(host: str) -> bool:
