@@ -204,7 +204,7 @@ def test_recall_in_a_table_and_json(run: Runner, index: Path, tmp_path: Path) ->
     lines = out.splitlines()
     assert (code, "Low" in err) == (0, False)
     assert [line.split() for line in lines[:3]] == [["index", str(index)], ["vectors", "flat"], ["segments", "3"]]
-    assert lines[3].split("  ")[-4:] == ["number", "recall@10", "top 10 only", "among all 200 candidates"]
+    assert lines[3].split("  ")[-4:] == ["number", "recall@10", "top 10 only", "among all 3 candidates"]
     assert lines[4].startswith("its own vectors ")
     assert lines[4].split()[-4:] == ["3", "1.000", "1.000", "1.000"]
     assert lines[5].split()[-4:] == [str(len(SENTENCES)), "1.000", "1.000", "1.000"]

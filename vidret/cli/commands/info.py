@@ -220,7 +220,8 @@ def show_recall(facts: "StoreInfo", results: "dict[str, Recall]") -> None:
     first = next(iter(results.values()))
     rows = [("index", facts.path), ("vectors", facts.vectors), ("segments", str(first.num_segments))]
     show_table(("", ""), rows)
-    columns = ("", "number", "recall@10", "top 10 only", f"among all {first.candidates} candidates")
+    candidates = format_count(min(first.candidates, first.num_segments), "candidate")
+    columns = ("", "number", "recall@10", "top 10 only", f"among all {candidates}")
     lines = [
         (name, str(result.num_queries), *(f"{value:.3f}" for value in (result.searched, result.asked, result.within)))
         for name, result in results.items()
