@@ -115,8 +115,13 @@ def test_many_missing_files_are_one_line(
     gone = [line for line in written.splitlines() if "gone" in line]
     assert len(gone) == 1
     files = r"films/\d.mp4, films/\d.mp4 and 6 more"
-    advice = "index again to find those that were moved"
+    advice = "their drive may be disconnected; index again to find those that were moved"
     assert re.fullmatch(f"WARNING: left out, 8 files are gone: {files}; {advice}", gone[0])
+    (tmp_path / "films" / "8.mp4").unlink()
+    for command in (("search", "red"), ("locate", "red"), ("search", "red", "--by", "moment")):
+        written = run(*command, "--index", "index")[1]
+        assert "Nothing was found." in written, "whether the missing videos match is not known"
+        assert "Nothing matches" not in written
 
 
 def test_commands_print_through_the_terminal_module() -> None:

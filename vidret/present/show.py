@@ -42,7 +42,7 @@ LEFT_ALIGNED = {
     *("", "video", "file", "reason", "source", "direction", "scores", "bank", "true spans", "metric", "what", "level"),
     *("name", "domain", "and", "match", "found", "tag", "who", "task", "kind", "query", "model"),
 }
-NO_MATCH = "Nothing matches."
+NOTHING_FOUND = "Nothing was found."
 NOTHING_MATCHES = "Nothing matches well. The nearest are:"
 MAX_LINE = 100  # characters of words below a result
 MIN_SHARE = 0.15  # least share of a result's score for a channel to be named
@@ -112,7 +112,7 @@ def show_hits(
     explain: bool = False,
     judged: "Sequence[JudgedHit]" = (),
     first_rank: int = 1,
-    empty: str = NO_MATCH,
+    empty: str = NOTHING_FOUND,
 ) -> None:
     """Print hits, best first, with copies of a video below it, or the message ``empty`` if there are none.
 
@@ -156,7 +156,7 @@ def show_moments(moments: "Sequence[Moment]", *, first_rank: int = 1) -> None:
         row = {"rank": str(rank), "match": describe_match(moment), "found": name_channels(moment.evidence)}
         rows.append(row | cells_of_span(moment) | {"video": display_path(moment.path)})
         rows += list_below(moment, describe_evidence(moment.evidence))
-    show_cells(("rank", "match", "score", "found", "start", "end", "video"), rows, NO_MATCH)
+    show_cells(("rank", "match", "score", "found", "start", "end", "video"), rows, NOTHING_FOUND)
 
 
 def name_locators(moments: "Sequence[Moment]") -> str:
@@ -213,7 +213,7 @@ def explain_nothing(options: "SearchOptions | LocateOptions") -> str:
         return f"No results after the first {options.offset}."
     if options.at_least:
         return f"No match has a probability of {format_probability(options.at_least)} or more."
-    return NO_MATCH if options.filters == ALL_VIDEOS else "No video matches these filters."
+    return NOTHING_FOUND if options.filters == ALL_VIDEOS else "No video matches these filters."
 
 
 def describe_events(events: "Sequence[EventSpan]") -> "list[tuple[EventSpan, str]]":
@@ -347,7 +347,7 @@ def video_to_dict(moments: "Sequence[Moment]") -> dict[str, Any]:
     return {**shared, "score": rows[0]["score"], "moments": moment_rows}
 
 
-def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, empty: str = NO_MATCH) -> None:
+def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, empty: str = NOTHING_FOUND) -> None:
     """Print moments below their videos, with their ranks among all moments, or the message ``empty``."""
     warn_of_nothing(moments, first_rank)
     ranks = {id(moment): rank for rank, moment in enumerate(moments, start=first_rank)}

@@ -213,10 +213,13 @@ def warn_missing(paths: Sequence[str]) -> None:
     """Log one warning that names the missing files that an answer leaves out, if there are any."""
     names = ", ".join(display_path(strip_query(path)) for path in paths[:MAX_LISTED])
     if len(paths) == 1:
-        logger.warning("left out, its file is gone: %s; index again to find it if it was moved", names)
+        logger.warning(
+            "left out, its file is gone: %s; its drive may be disconnected; index again to find it if it was moved",
+            names,
+        )
     elif paths:
         rest = f" and {len(paths) - MAX_LISTED} more" if len(paths) > MAX_LISTED else ""
-        advice = "index again to find those that were moved"
+        advice = "their drive may be disconnected; index again to find those that were moved"
         logger.warning("left out, %d files are gone: %s%s; %s", len(paths), names, rest, advice)
 
 

@@ -223,7 +223,7 @@ def test_an_index_without_videos_says_so(run: Runner, tmp_path: Path) -> None:
     (tmp_path / "films" / "bad.mp4").write_bytes(b"no video")
     run("index", tmp_path / "films", "--index", tmp_path / "new")
     for verb in ("search", "locate"):
-        assert "the index has no videos yet Nothing matches." in run.err(verb, "red", "--index", tmp_path / "new")
+        assert "the index has no videos yet Nothing was found." in run.err(verb, "red", "--index", tmp_path / "new")
 
 
 @pytest.mark.usefixtures("index")
