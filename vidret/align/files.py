@@ -257,7 +257,8 @@ def load_aligner(path: Path) -> Aligner | ConceptAligner:
         AlignerError: The file cannot be read, or does not contain exactly the weights of an aligner.
     """
     try:
-        card, weights = read_part(path, ALIGNER) or _read_own(path)
+        own = read_part(path, ALIGNER) or Part(parse_json(read_metadata(path).get(CARD, "{}")), load_file(path))
+        card, weights = own
         if card["format"] == FORMAT:
             return BUILDERS[card["aligner"]](weights, card)
     except (AlignerError, SafetensorError, OSError, ValueError) as error:
@@ -265,8 +266,3 @@ def load_aligner(path: Path) -> Aligner | ConceptAligner:
     except (KeyError, TypeError):  # a card may hold anything
         pass
     raise AlignerError(f"{path}: not an aligner that this version of vidret supports")
-
-
-def _read_own(path: Path) -> Part:
-    """Return the weights and the card in an aligner's own file; the card is empty if it has none."""
-    return Part(parse_json(read_metadata(path).get(CARD, "{}")), load_file(path))

@@ -256,7 +256,6 @@ class AudioBlocks:
     """Audio in blocks of at most ``BLOCK_S`` seconds, cut where the sound is quietest."""
 
     def __init__(self) -> None:
-        """Start before the first sample."""
         self._pending: list[Float32[np.ndarray, " _sample"]] = []
         self._num_pending = 0
 

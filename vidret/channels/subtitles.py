@@ -130,22 +130,16 @@ def _read_packet(packet: Any, zero_s: float, limits: EntryLimits) -> Iterator[Ti
         return
     for item in decoded:
         if ass := getattr(item, "ass", None):
-            raw, track = _strip_fields(ass), packet.stream.index
-            text = limits.make(max(start_s, 0.0), end_s, raw, language=language, track=track)
+            event = ass.decode("utf-8", "replace") if isinstance(ass, bytes) else ass
+            raw = event.split(",", 8)[-1]  # FFmpeg converts every format to ASS, whose text comes after eight fields
+            text = limits.make(max(start_s, 0.0), end_s, raw, language=language, track=packet.stream.index)
             yield from () if text is None else (text,)
-
-
-def _strip_fields(event: bytes | str) -> str:
-    """Return the text of an ASS event, to which FFmpeg converts every format: the text comes after eight fields."""
-    text = event.decode("utf-8", "replace") if isinstance(event, bytes) else event
-    return text.split(",", 8)[-1]
 
 
 class Sidecars:
     """The subtitle files beside local videos; each folder is listed once."""
 
     def __init__(self) -> None:
-        """Start without listings."""
         self._folders: dict[str, dict[str, list[str]]] = {}
 
     def find(self, path: str) -> list[str]:

@@ -48,7 +48,6 @@ from vidret.types import (
     Shot,
     TextSource,
     TimedText,
-    TimePoint,
     VideoLibrary,
     VideoName,
     from_row,
@@ -134,15 +133,12 @@ class RemoteEngine(VideoLibrary):
     @override
     def search_with(self, query: "Query", options: SearchOptions) -> list[Hit]:
         fields = encode_options(options)
-        fields |= {name: self._find_times(fields[name]) for name in ("like", "unlike", "seen") if name in fields}
+        rated = {name: fields[name] for name in ("like", "unlike", "seen") if name in fields}
+        ids = {video: self._find_video(video) for video in {video for points in rated.values() for video, _ in points}}
+        fields |= {name: [(ids[video], time_s) for video, time_s in points] for name, points in rated.items()}
         is_empty = isinstance(query, str) and not query.strip() and bool(options.like)
         body = ({} if is_empty else encode_query(query)) | fields
         return self._find("/api/search", parse_found("hits", Hit), body)
-
-    def _find_times(self, points: Sequence[TimePoint]) -> list[TimePoint]:
-        """Return the points with the ids of their videos; each video is looked up once."""
-        ids = {video: self._find_video(video) for video in {video for video, _ in points}}
-        return [(ids[video], time_s) for video, time_s in points]
 
     @override
     def locate_with(self, query: "Query", options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from vidret.corpus.describing import ExampleFrame, FolderDescription, RankedPhrase
+from vidret.corpus.describing import ExampleFrame, FolderDescription
 from vidret.corpus.overview import ContentCluster, FolderOverview, MapPoint
 from vidret.corpus.phrases import WordShare, WordUse
 from vidret.present.html import FrameImages, escape_text, render_facts, render_table, write_document
@@ -153,14 +153,10 @@ def render_differences(found: FolderDescription, others: str, frames: "_FrameCou
         significant = [phrase for phrase in ranked if phrase.significant]
         if not significant:
             yield '<p class="note">No phrase is beyond chance.</p>'
-        yield from (render_phrase(phrase, frames) for phrase in significant)
-
-
-def render_phrase(phrase: RankedPhrase, frames: "_FrameCounter") -> str:
-    """Return a phrase with its numbers and frames."""
-    facts = f"{phrase.kind}, AUROC {phrase.auroc:.3f}, p {phrase.adjusted_p:.2g}"
-    heading = f'<h3>{escape_text(phrase.phrase)}</h3><p class="facts">{facts}</p>'
-    return f"<article>{heading}{render_frames(phrase.examples, frames)}</article>"
+        for phrase in significant:
+            facts = f"{phrase.kind}, AUROC {phrase.auroc:.3f}, p {phrase.adjusted_p:.2g}"
+            heading = f'<h3>{escape_text(phrase.phrase)}</h3><p class="facts">{facts}</p>'
+            yield f"<article>{heading}{render_frames(phrase.examples, frames)}</article>"
 
 
 def render_frames(examples: Sequence[ExampleFrame], frames: "_FrameCounter") -> str:

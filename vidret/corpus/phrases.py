@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -96,17 +96,12 @@ def score_video_words(store: Store, durations: Mapping[int, float]) -> WordScore
         rows.append([counts[video_id] / max(seconds, 1e-3) for video_id, seconds in durations.items()])
         times.append(firsts[kind, ANY])
         having = {word: len(videos) for (of, word), videos in firsts.items() if of == kind and word != ANY}
-        for word in _choose_words(having, len(columns)):
+        useful = [word for word, count in having.items() if 2 <= count <= len(columns) - 2]
+        for word in sorted(useful, key=lambda word: (abs(2 * having[word] - len(columns)), word))[:MAX_WORDS]:
             phrases.append(Phrase(word, kind))
             rows.append([float(video_id in firsts[kind, word]) for video_id in durations])
             times.append(firsts[kind, word])
     return WordScores(phrases, np.array(rows, np.float64).reshape(len(rows), len(columns)), times)
-
-
-def _choose_words(counts: Mapping[str, int], num_videos: int) -> Sequence[str]:
-    """Return the words that several videos have and several lack, closest to half of the videos first."""
-    useful = [word for word, count in counts.items() if 2 <= count <= num_videos - 2]
-    return sorted(useful, key=lambda word: (abs(2 * counts[word] - num_videos), word))[:MAX_WORDS]
 
 
 def _read_tracks(store: Store, videos: Collection[int]) -> Iterator[tuple[TextStore, TextTrack, int]]:

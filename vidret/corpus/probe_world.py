@@ -127,7 +127,9 @@ def read_probe_world(
         if video_id not in texts:
             continue
         try:
-            frames = read_spread_frames(str(files[video_id]), resize)
+            info = probe(str(files[video_id]))
+            spread = np.linspace(0, info.num_frames - 1, NUM_FRAMES)  # a short video repeats some
+            frames = read_indices(info, spread.round().astype(np.int64), resize)
         except DecodeError as error:
             notes.append(f"{video_id} is unreadable: {error.reason}")
             continue
@@ -137,10 +139,3 @@ def read_probe_world(
     if len(videos) < 2:
         raise VidretError(f"{folder}: must have at least 2 readable videos with captions, got {len(videos)}")
     return ProbeWorld(name=str(folder), videos=videos, captions=captions, pairs=make_pairs(listed), notes=tuple(notes))
-
-
-def read_spread_frames(path: str, resize: Resize) -> Frames:
-    """Return evenly spaced frames, the same number for each video; a short video repeats some."""
-    info = probe(path)
-    indices = np.linspace(0, info.num_frames - 1, NUM_FRAMES).round().astype(np.int64)
-    return read_indices(info, indices, resize)

@@ -29,7 +29,6 @@ class KeptSentences:
     """A text encoder whose sentence vectors this machine keeps; see ``encode_once``."""
 
     def __init__(self, encoder: IdentifiedEncoder) -> None:
-        """Wrap an encoder."""
         self._sentences = _Sentences(encoder)
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:

@@ -50,7 +50,6 @@ class Augmentation:
     policy: bool = False
 
     def __post_init__(self) -> None:
-        """Validate the ranges."""
         if not (0 < self.crop <= 1 and 0 <= self.flip <= 1 and 0 <= self.colour < 1):
             raise VidretError(
                 f"crop must be in (0, 1], flip in [0, 1] and colour in [0, 1), "

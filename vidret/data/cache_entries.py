@@ -59,7 +59,6 @@ class CacheEntries:
         self.folder = Path(folder) / f"{kind}-{_hash(json.dumps({'format': FORMAT, **settings}, sort_keys=True))}"
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is an entry with this key."""
         return self._path(key).is_file()
 
     def num_bytes(self, key: str) -> int:

@@ -121,7 +121,6 @@ class CaptionedVideos(Dataset[Sample]):
         self._index_of_video = {video_id: index for index, video_id in enumerate(split.videos)}
 
     def __len__(self) -> int:
-        """Return the number of captions."""
         return len(self._split.captions)
 
     def __getitem__(self, key: Key) -> Sample:
@@ -168,11 +167,9 @@ class GalleryDataset(Dataset[Sample]):
             self._captions[caption.video].append(index)
 
     def __len__(self) -> int:
-        """Return the number of videos."""
         return len(self._split.videos)
 
     def __getitem__(self, video_index: int) -> Sample:
-        """Return a video with its captions."""
         video_id = self._split.videos[video_index]
         pixels = read_sample_frames(self._source, video_id, np.random.default_rng(0))
         return Sample(video=video_index, pixels=pixels, captions=self._captions[video_id])

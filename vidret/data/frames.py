@@ -49,7 +49,6 @@ class FrameSampling:
     num_candidates: int = 0
 
     def __post_init__(self) -> None:
-        """Validate the numbers."""
         if self.num_frames < 1 or self.num_candidates < 0:
             raise VidretError(
                 f"num_frames must be at least 1 and num_candidates at least 0, "

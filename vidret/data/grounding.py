@@ -79,7 +79,6 @@ class LabelledVideos(Dataset[GroundingSample]):
         self._split, self._cache, self._keys, self._fps, self._range = split, cache, keys, fps, saliency_range
 
     def __len__(self) -> int:
-        """Return the number of queries."""
         return len(self._split.queries)
 
     def __getitem__(self, key: int | Key) -> GroundingSample:

@@ -31,7 +31,6 @@ class ShardLoader(Generic[Batch]):
     """
 
     def __init__(self, loader: DataLoader[Batch]) -> None:
-        """Wrap a loader."""
         self._loader: DataLoader[Batch] | None = loader
         self._num_batches = len(loader)
         self._iteration: Generator[Batch, None, None] | None = None
@@ -41,7 +40,6 @@ class ShardLoader(Generic[Batch]):
         return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches."""
         if self._loader is None:
             raise ValueError("loader must be open, got a closed one")
         self._iteration = self._load(self._loader)

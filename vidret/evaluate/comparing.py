@@ -111,43 +111,33 @@ Row = Mapping[str, Any]
 class Metric(NamedTuple):
     """A number of each query's row, whose mean is the metric; NaN for a query that it is not about."""
 
-    measure: Callable[[Row], float]
+    measure: Callable[..., float]
     less_is_better: bool = False
 
 
-def _make_recall(k: int) -> Metric:
-    return Metric(lambda row: 100.0 * (row["rank"] <= k))
-
-
-def _make_precision(threshold: float) -> Metric:
-    return Metric(lambda row: 100.0 * (row["overlap"] >= threshold))
-
-
-def _make_mark(name: str) -> Metric:
-    return Metric(lambda row: math.nan if row["video"] is None else 100.0 * row["correct"][name])
-
-
-def _make_gain(threshold: float, name: str) -> Metric:
-    return Metric(lambda row: row[str(threshold)][name])
-
-
 NDCG = "nDCG@10"  # compared if it is the main score of the protocol
-RECALLS = {f"R@{k}": _make_recall(k) for k in (1, 5, 10)}
+RECALLS = {f"R@{k}": Metric(lambda row, k=k: 100.0 * (row["rank"] <= k)) for k in (1, 5, 10)}
 METRICS: Mapping[str, Mapping[str, Metric]] = {  # by task
     "retrieval": {**RECALLS, "MnR": Metric(lambda row: row["rank"], less_is_better=True)},
     "composed": RECALLS,
     "moments": {
-        **{f"R1@{threshold}": _make_precision(threshold) for threshold in (0.3, 0.5, 0.7)},
+        **{
+            f"R1@{least}": Metric(lambda row, least=least: 100.0 * (row["overlap"] >= least))
+            for least in (0.3, 0.5, 0.7)
+        },
         "mIoU": Metric(lambda row: 100.0 * row["overlap"]),
     },
     "highlights": {"mAP": Metric(lambda row: 100.0 * row["precision"])},
     "queries": {
-        **{name: _make_mark(name) for name in ("R@1", "R@10", "R1@0.5", "hit@1")},
+        **{
+            name: Metric(lambda row, name=name: math.nan if row["video"] is None else 100.0 * row["correct"][name])
+            for name in ("R@1", "R@10", "R1@0.5", "hit@1")
+        },
         "nothing, if absent": Metric(lambda row: 100.0 * row["nothing"] if row["video"] is None else math.nan),
     },
     "rated": {
-        f"nDCG@{k}, IoU {threshold}": _make_gain(threshold, f"nDCG@{k}")
-        for threshold in GAIN_OVERLAPS
+        f"nDCG@{k}, IoU {least}": Metric(lambda row, least=least, k=k: row[str(least)][f"nDCG@{k}"])
+        for least in GAIN_OVERLAPS
         for k in GAIN_RANKS
     },
     "known-item": {

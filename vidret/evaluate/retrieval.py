@@ -48,7 +48,6 @@ class Bank:
     kind: Literal["query", "video"] = "query"
 
     def __post_init__(self) -> None:
-        """Refuse an empty bank."""
         if not any(str(item).strip() for item in self.items):
             raise VidretError(f"{self.name}: the bank must contain at least one {self.kind}, got none")
 

@@ -156,7 +156,6 @@ class EndpointJudge:
     """Orders candidates by the lines of a language model's answer."""
 
     def __init__(self, endpoint: ChatEndpoint, cache: ReplyCache = NO_CACHE) -> None:
-        """Store the endpoint and the cache of its answers."""
         self.name, self._endpoint, self._cache = endpoint.model, endpoint, cache
 
     def judge(self, query: str, candidates: Sequence[Candidate]) -> Verdict:

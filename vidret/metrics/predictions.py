@@ -37,7 +37,6 @@ class Prediction:
     saliency: Float[np.ndarray, " clip"] | None = None
 
     def __post_init__(self) -> None:
-        """Validate the values."""
         if self.spans is None and self.saliency is None:
             raise VidretError(f"query {self.id} must have windows or saliency scores, got neither")
         if self.spans is not None:

@@ -98,7 +98,6 @@ class RemainingTime:
     """
 
     def __init__(self) -> None:
-        """Start without an estimate."""
         self._first: tuple[float, float] | None = None  # share done and seconds elapsed
 
     def estimate(self, share: float, elapsed_s: float) -> float | None:

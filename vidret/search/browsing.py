@@ -52,7 +52,6 @@ class Explorer:
     """Computes overviews of an index, and caches them until the index changes."""
 
     def __init__(self, store: Store) -> None:
-        """Set the index."""
         self._store = store
         self._generation = -1
         self._answers: dict[object, object] = {}

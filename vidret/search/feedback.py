@@ -110,7 +110,6 @@ class SegmentSpace:
     """The vectors of the segments of an index, by id, time or video."""
 
     def __init__(self, store: Store) -> None:
-        """Set the index."""
         self._store = store
         self._typical: tuple[int, float] = -1, 0.0
 

@@ -192,7 +192,6 @@ class KnownPersons:
     """The persons of an open index, which may join several."""
 
     def __init__(self, store: Store) -> None:
-        """Set the index."""
         self._store = store
         self._state: object = None
         self._handles: dict[str, list[tuple[int, int]]] = {}  # the indexes and ids of each

@@ -61,7 +61,9 @@ class Renderer:
         assumes_bt709 = _assumes_bt709(frame)
         image = self._convert(frame, width, height, assumes_bt709=assumes_bt709)
         if frame.interlaced_frame and is_combed(image[:, :, 1]):
-            return self._convert(_read_first_field(frame), width, height, assumes_bt709=assumes_bt709)
+            graph = _link(frame.width, frame.height, frame.format.name, [("separatefields", {})])
+            first_field = _pass(graph, frame)  # of half the height
+            return self._convert(first_field, width, height, assumes_bt709=assumes_bt709)
         return image
 
     def _convert(self, frame: Any, width: int, height: int, *, assumes_bt709: bool) -> Picture:
@@ -103,11 +105,6 @@ def _assumes_bt709(frame: Any) -> bool:
     is_large = frame.height >= _HD_HEIGHT or frame.width >= _HD_WIDTH
     has_matrix = not frame.format.is_rgb and len(frame.format.components) >= 3
     return bool(is_large and has_matrix and frame.colorspace == _UNSPECIFIED)
-
-
-def _read_first_field(frame: Any) -> Any:
-    """Return the first field of an interlaced frame, as a frame of half the height."""
-    return _pass(_link(frame.width, frame.height, frame.format.name, [("separatefields", {})]), frame)
 
 
 def _open_tone_mapper(

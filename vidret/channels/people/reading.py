@@ -154,7 +154,6 @@ class FaceReader:
     note = ""
 
     def __init__(self, model: FaceModel) -> None:
-        """Start with a model."""
         self._model = model
         self.start()
 

@@ -139,7 +139,6 @@ class Calibrations:
     """
 
     def __init__(self, store: Store, encode: Callable[[Sequence[str]], Sequence[TextEmbedding]]) -> None:
-        """Set the index, and the function that encodes a bank."""
         self._store, self._encode = store, encode
         self._loaded: dict[str, _Loaded] = {}
 
@@ -217,7 +216,9 @@ def measure_calibration(
     measured = ids
     if len(ids) > max_segments:
         measured = np.sort(np.random.default_rng(SEED).choice(ids, max_segments, replace=False))
-    measured, scores = _score_segments(measured, read, on_progress)
+    batches = list(_read_batches(measured, read, on_progress))
+    measured = np.concatenate([batch_ids for batch_ids, _ in batches])  # without damaged ones
+    scores = {name: np.concatenate([levels[name] for _, levels in batches], axis=1) for name in batches[0][1]}
     potentials, queries, offsets, errors = {}, {}, {}, []
     for name in ranker.weights:
         scores_of_level = torch.from_numpy(scores.pop(name))
@@ -251,15 +252,6 @@ def extend_calibration(
     """Return a calibration with further segments, scored batch by batch; damaged ones are left out."""
     new = calibration.without_segments()
     return calibration.joined([new.extended(*batch) for batch in _read_batches(ids, read, on_progress)])
-
-
-def _score_segments(
-    ids: Ids, read: Callable[[Ids], Levels], on_progress: OnProgress | None
-) -> tuple[Ids, dict[str, Float32[np.ndarray, "text id"]]]:
-    """Return the segments that are not damaged, and their scores by level."""
-    batches = list(_read_batches(ids, read, on_progress))
-    scores = {name: np.concatenate([levels[name] for _, levels in batches], axis=1) for name in batches[0][1]}
-    return np.concatenate([batch_ids for batch_ids, _ in batches]), scores
 
 
 def _read_batches(

@@ -113,7 +113,8 @@ class TextMatcher:
             clauses, terms, said, nearest, num_texts, strict=True
         ):
             if clause.phrases or not clause.content:
-                found.append(self._find_phrases(clause.phrases, allowed))
+                ids = [self._store.find_phrase(phrase, PHRASES, allowed) for phrase in clause.phrases]
+                found.append(np.unique(np.concatenate(ids)) if ids else np.zeros(0, np.int64))
                 continue
             searched = [
                 *_search_terms(clause_terms, clause_num_texts),
@@ -216,10 +217,6 @@ class TextMatcher:
         """Return the English words with a stem."""
         words = list_words(stem.removesuffix("i"))  # as of "happi", the stem of "happy"
         return [word for word, stems in zip(words, self._store.index.stems(words), strict=True) if stems == [stem]]
-
-    def _find_phrases(self, phrases: Sequence[str], allowed: Selection | None = None) -> np.ndarray:
-        ids = [self._store.find_phrase(phrase, PHRASES, allowed) for phrase in phrases]
-        return np.unique(np.concatenate(ids)) if ids else np.zeros(0, np.int64)
 
     def _score(
         self,

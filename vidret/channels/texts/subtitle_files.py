@@ -96,7 +96,6 @@ class Faults:
     """A collection of malformed entries: the first of each kind by name, and the number of others."""
 
     def __init__(self) -> None:
-        """Start without any."""
         self._named: list[str] = []
         self._counts: Counter[str] = Counter()
 

@@ -33,7 +33,6 @@ class VoiceReader:
     note = ""
 
     def __init__(self, encoder: VoiceEncoder) -> None:
-        """Start with an encoder."""
         self._encoder = encoder
         self.start(0.0, {})
 

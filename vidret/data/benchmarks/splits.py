@@ -104,7 +104,6 @@ class SplitChoice:
     domain: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse to test on the training split, and a negative seed."""
         if self.seed < 0:
             raise VidretError(f"seed must be at least 0, got {self.seed}")
         if self.test_split is not None and self.test_split == self._train_name:

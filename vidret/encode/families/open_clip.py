@@ -92,7 +92,6 @@ class OpenClipEncoder:
         dtype: torch.dtype,
         sampling: Sampling | None = None,
     ) -> None:
-        """Wrap an open_clip model with loaded weights and its tokenizer."""
         preprocess = open_clip.get_model_preprocess_cfg(model)
         self.name, self.device = name, str(device)
         self.resize = read_resize(drop_sampling(name), preprocess)

@@ -75,7 +75,6 @@ class QwenVideoEncoder:
     has_frame_vectors = False
 
     def __init__(self, name: ModelName, model: Any, processor: Any, *, device: str, dtype: torch.dtype) -> None:
-        """Wrap a loaded model and its processor."""
         self.name, self.device, self.instruction = str(name), device, QUERY
         default = Sampling(num_frames=MAX_FRAMES if name.whole else SEGMENT_FRAMES, fps=FPS)
         self.sampling = name.sample(default)

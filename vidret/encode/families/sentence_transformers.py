@@ -47,7 +47,6 @@ class EmbeddingModelEncoder:
     encodes_frames_alone = True
 
     def __init__(self, name: str, model: Any, *, resize: Resize, sampling: Sampling) -> None:
-        """Wrap a loaded model of images and texts."""
         self.name, self.device, self.resize, self.sampling = name, str(model.device), resize, sampling
         self.prompts = {key: text for key, text in model.prompts.items() if text}
         self._model, self._lock = model.eval(), Lock()
@@ -88,7 +87,6 @@ class TextModel:
     """A model of sentence-transformers as a thread-safe ``SentenceModel``; long texts are truncated to its length."""
 
     def __init__(self, model: Any) -> None:
-        """Wrap a loaded model of texts."""
         self._model, self._lock = model.eval(), Lock()
         prompts = {key: text for key, text in model.prompts.items() if text}  # versions differ about empty ones
         self.fingerprint = digest_weights(model.state_dict().items(), prompts, model.max_seq_length)

@@ -154,9 +154,8 @@ class SoundTagger(_Loaded):
 
 
 def _read_vectors(output: Any) -> Float32[np.ndarray, "row dim"]:
-    """Return unit vectors of an output, which is an object in transformers 5 and a tensor in 4."""
-    vectors = output if isinstance(output, torch.Tensor) else output.pooler_output
-    return torch.nn.functional.normalize(vectors, dim=-1).numpy()
+    """Return the unit vectors of an output of transformers."""
+    return torch.nn.functional.normalize(output.pooler_output, dim=-1).numpy()
 
 
 @functools.lru_cache(maxsize=1)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from vidret.devices import choose_device
 from vidret.encode.families.open_clip import PerceptionEncoder
@@ -107,12 +106,8 @@ class FrameGrounder:
 
     @torch.inference_mode()
     def _query(self, text: LayerWords, video: GroundedVideo) -> list[Level]:
-        frames = read_prepared(self, video, _read_frames).to(self._device, torch.float32)
+        frames = read_prepared(self, video, lambda path: next(read_archive(path, MARK))[1][FRAMES])
         words = torch.from_numpy(text.layers[0]).to(self._device)
         with one_torch_thread():
-            levels: list[Level] = self._head(frames, words)
+            levels: list[Level] = self._head(frames.to(self._device, torch.float32), words)
         return levels
-
-
-def _read_frames(path: Path) -> Float[Tensor, "frame width"]:
-    return next(read_archive(path, MARK))[1][FRAMES]

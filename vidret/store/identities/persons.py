@@ -36,7 +36,6 @@ class Persons:
     """The persons of one index. Each method opens the identities, so any thread or process may call it."""
 
     def __init__(self, index: str | os.PathLike[str]) -> None:
-        """Set the folder of an index."""
         self._index = Path(index)
 
     def list_persons(self, kind: IdentityKind | None = None, *, hidden: bool = False) -> list[Person]:

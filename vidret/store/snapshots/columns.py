@@ -34,7 +34,6 @@ class Columns:
         self._num_rows = len(next(iter(self._columns.values())))
 
     def __len__(self) -> int:
-        """Return the number of rows."""
         return self._num_rows
 
     def __getitem__(self, name: str) -> np.ndarray:

@@ -197,7 +197,6 @@ class TextIndex:
         return np.array([row[0] for row in rows], np.int64)
 
     def __len__(self) -> int:
-        """Return the number of texts."""
         return int(self._database.value("SELECT count(*) FROM texts_docsize"))
 
     def stems(self, texts: Sequence[str]) -> list[list[str]]:

@@ -354,7 +354,9 @@ class TextStore:
         They are searchable at once. Texts already stored by an interrupted run are left out.
         """
         if track.id not in self._written:
-            self._written[track.id] = self._read_written(track)
+            numbers = self.store.segments.stored_indices(track.id)
+            stored_keys = {_identify(stored.text) for stored in self.transcript(track)}
+            self._written[track.id] = stored_keys, 1 + max(numbers, default=-1)
         known, first = self._written.pop(track.id)  # after an error the entry is read again
         rows = {_identify(text): row for row, text in reversed(list(enumerate(texts)))}
         kept = sorted(row for identity, row in rows.items() if identity not in known)
@@ -373,10 +375,6 @@ class TextStore:
         self._written[track.id] = known, first + len(segments)
         self.store.texts.set_progress(track.id, until_s)
         return len(segments)
-
-    def _read_written(self, track: TextTrack) -> tuple[set[tuple[str, int, int]], int]:
-        numbers = self.store.segments.stored_indices(track.id)
-        return {_identify(stored.text) for stored in self.transcript(track)}, 1 + max(numbers, default=-1)
 
     @_locked
     def finish(self, track: TextTrack, *, note: str = "") -> None:

@@ -58,7 +58,6 @@ class Held:
         return sum(len(flat.ids) for flat in self.flats)
 
     def __len__(self) -> int:
-        """Return the number of vectors."""
         return sum(shard.entry.total for shard in self.shards) + self.num_flat
 
 
