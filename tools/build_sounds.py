@@ -34,16 +34,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from vidret.align.gda import ranking_precision
 from vidret.channels.sounds.channel import UsualWindows, rate_windows
-from vidret.channels.sounds.encoder import NUM_LAYERS, load_sound_encoder
-from vidret.channels.sounds.features import (
+from vidret.channels.sounds.encoder import (
     LABEL_WEIGHTS,
     LEARNT,
+    NUM_LAYERS,
     STEP_S,
     WINDOW_S,
     WINDOW_STEPS,
     WINDOW_WEIGHTS,
     describe,
     describe_windows,
+    load_sound_encoder,
     measure_levels,
     summarise_sound,
 )

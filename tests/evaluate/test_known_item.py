@@ -18,6 +18,8 @@ from vidret.evaluate.known_item import (
     LOOK_S,
     SAME,
     Outcome,
+    PictureFeatures,
+    SimulatedUser,
     evaluate_known_items,
     find_rank,
     list_items,
@@ -27,7 +29,6 @@ from vidret.evaluate.known_item import (
     summarise_bands,
 )
 from vidret.evaluate.report import Gallery
-from vidret.evaluate.simulated_user import PictureFeatures, SimulatedUser
 from vidret.types import Frames
 
 NUM_VIDEOS, FAMILY = 40, 4

@@ -37,7 +37,7 @@ def test_reading_a_large_file_shows_signs_of_life_and_can_be_ended(tmp_path: Pat
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        fingerprint(tmp_path / "file", heartbeat=interrupt)
+        identify(tmp_path / "file", heartbeat=interrupt)
     assert len(signs) == 2
 
 

@@ -257,10 +257,9 @@ def load_aligner(path: Path) -> Aligner | ConceptAligner:
         AlignerError: The file cannot be read, or does not contain exactly the weights of an aligner.
     """
     try:
-        own = read_part(path, ALIGNER) or Part(parse_json(read_metadata(path).get(CARD, "{}")), load_file(path))
-        card, weights = own
-        if card["format"] == FORMAT:
-            return BUILDERS[card["aligner"]](weights, card)
+        part = read_part(path, ALIGNER) or Part(parse_json(read_metadata(path).get(CARD, "{}")), load_file(path))
+        if part.card["format"] == FORMAT:
+            return BUILDERS[part.card["aligner"]](part.weights, part.card)
     except (AlignerError, SafetensorError, OSError, ValueError) as error:
         raise AlignerError(f"{path}: {error}") from error
     except (KeyError, TypeError):  # a card may hold anything

@@ -43,9 +43,9 @@ class Identity:
         return self.stamp[1]
 
 
-def fingerprint(path: str | Path, *, heartbeat: Callable[[], None] | None = None) -> str:
+def fingerprint(path: str | Path) -> str:
     """Return the fingerprint of a file's content; see ``identify``."""
-    return identify(path, heartbeat=heartbeat).fingerprint
+    return identify(path).fingerprint
 
 
 def identify(path: str | Path, *, heartbeat: Callable[[], None] | None = None) -> Identity:

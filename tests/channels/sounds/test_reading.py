@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from tests.word_films import write_worded
 from vidret.channels.sounds import reading
-from vidret.channels.sounds.encoder import EncodedAudio
-from vidret.channels.sounds.features import CONTEXT_STEPS, describe, describe_windows, summarise_sound
+from vidret.channels.sounds.encoder import CONTEXT_STEPS, EncodedAudio, describe, describe_windows, summarise_sound
 from vidret.channels.sounds.reading import (
     CHUNK_S,
     HEARD,

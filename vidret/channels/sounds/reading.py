@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from vidret.channels.sounds.encoder import load_sound_encoder
-from vidret.channels.sounds.features import (
+from vidret.channels.sounds.encoder import (
     HOP_S,
     LEARNT,
     STEP_S,
     WINDOW_S,
     describe,
     embed_windows,
+    load_sound_encoder,
     measure_levels,
     rate_labels,
     summarise_sound,

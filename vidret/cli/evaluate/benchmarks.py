@@ -191,7 +191,7 @@ class KnownItemRun(EvalRun):
         "Encoder by which the simulated user judges; it should differ from that of the search.",
         MODEL,
         "NAME|FILE",
-        default="vidret.evaluate.simulated_user:PictureFeatures",
+        default="vidret.evaluate.known_item:PictureFeatures",
     )
     rounds: int = option_field("Rounds of feedback.", ADVANCED, "N", default=3, min=0, max=20)
     shown: int = option_field("Number of results that the user looks at in a round.", ADVANCED, "N", default=20, min=2)
@@ -207,9 +207,8 @@ def known_item_command(run: KnownItemRun) -> None:
     """Evaluate known-item search, with the feedback of a simulated user, as at the Video Browser Showdown."""
     from vidret.engine import Engine
     from vidret.evaluate.gallery import Evaluation
-    from vidret.evaluate.known_item import evaluate_known_items
+    from vidret.evaluate.known_item import SimulatedUser, evaluate_known_items
     from vidret.evaluate.queries import read_queries_folder
-    from vidret.evaluate.simulated_user import SimulatedUser
 
     run = run.named("known-item")
     if run.data == QUERIES:
