@@ -44,6 +44,15 @@ def test_words_are_printed_by_time_without_a_model(run: Runner, known: Path, fil
     assert run_without("torch", "transcript", films / "red.mp4", "--index", known).splitlines()[-1:] == lines[2:]
 
 
+def test_a_video_that_was_read_has_no_words_to_read(run: Runner, known: Path) -> None:
+    for source in ("speech", "screen"):
+        add_words(known, find_content(known, "blue.mp4"), [], source=source)
+    rule = "blue.mp4: the index has no words of this video"
+    run.check_refusal("transcript blue.mp4", 1, f"{rule}; none were found in its speech, screen")
+    run.check_refusal("transcript blue.mp4 --source speech", 1, f"{rule} from speech; none were found")
+    run.check_refusal("transcript blue.mp4 --source subtitles", 1, f"{rule} from subtitles; vidret index PATH --words")
+
+
 def test_speakers_are_named_and_others_told_apart_only_if_asked(run: Runner, known: Path) -> None:
     voices = [make_voice(who, at, at + 1.0) for who, at in ((0, 0.0), (1, 2.0), (0, 4.0), (1, 6.0))]
     store_people(known, {"red": voices})
@@ -89,8 +98,18 @@ def test_long_storyboard_shows_the_longest_shots(
 @pytest.mark.usefixtures("known")
 def test_what_there_is_not_is_said(run: Runner, films: Path) -> None:
     for command, code, sentence in (
-        ("transcript blue.mp4", 1, "blue.mp4: the index has no words of this video"),
-        ("transcript red.mp4 --source subtitles", 1, "red.mp4: the index has no words of this video from subtitles"),
+        (
+            "transcript blue.mp4",
+            1,
+            "blue.mp4: the index has no words of this video; vidret index PATH --words on reads",
+        ),
+        (
+            "transcript red.mp4 --source subtitles",
+            1,
+            "red.mp4: the index has no words of this video from subtitles; vidret index PATH --words on reads them",
+        ),
+        ("transcript red.mp4 --source sound", 1, "from sound; vidret index PATH --sounds on reads them"),
+        ("transcript red.mp4 --source generated", 1, "from generated; vidret index PATH --describe URL reads them"),
         ("transcript bad.mp4", 1, "bad.mp4: not in the index ("),
         ("transcript RED", 1, "RED: not in the index; did you mean red.mp4?"),
         ("shots bleu.mp4", 1, "bleu.mp4: not in the index; did you mean blue.mp4?"),

@@ -36,7 +36,7 @@ from vidret.present.progress import show_count
 from vidret.present.show import print_json, print_result, show_table
 from vidret.present.terminal import print_message, show_status, write_stdout
 from vidret.text import absolute_path, display_path, format_count, format_time, show_path
-from vidret.types import TEXT_SOURCES, to_row
+from vidret.types import TEXT_SOURCES, TextSource, to_row
 
 if TYPE_CHECKING:
     from vidret.corpus.describing import FolderDescription, RankedPhrase
@@ -70,8 +70,25 @@ def transcript_command(
         lambda client: client.transcript(video, sources, unnamed=speakers),
     )
     if not texts:
-        raise VidretError(f"{video}: the index has no words of this video{f' from {source}' if source else ''}")
+        raise VidretError(explain_no_words(place, video, sources))
     write_stdout(to_transcript(texts, form))
+
+
+def explain_no_words(place: Place, video: str, sources: Sequence[TextSource] | None) -> str:
+    """Return that a video has no words, and the option that reads them, or what was read without finding any."""
+    from vidret.store.lookup import look_up_video
+    from vidret.store.texts.upkeep import WORDS, list_read_sources
+
+    of_sources = f" from {', '.join(sources)}" if sources else ""
+    rule = f"{video}: the index has no words of this video{of_sources}"
+    tracks: Sequence[TextSource] = ask_store_or_client(
+        place, lambda store: list_read_sources(store, look_up_video(store, video)), lambda _client: ()
+    )
+    if read := [source for source in sources or WORDS if source in tracks]:
+        return f"{rule}; none were found in its {', '.join(read)}"
+    first = (sources or WORDS)[0]
+    options = {"sound": "--sounds on", "generated": "--describe URL"}
+    return f"{rule}; vidret index PATH {options.get(first, '--words on')} reads them"
 
 
 @app.command("shots")

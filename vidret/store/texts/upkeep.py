@@ -92,6 +92,15 @@ def read_transcript(
     return sorted(named, key=lambda text: (text.start, text.end))
 
 
+def list_read_sources(store: Store, video_id: int) -> list[TextSource]:
+    """Return the sources that were read of a video, whether or not they have words."""
+    opened = open_texts(store)
+    if opened is None:
+        return []
+    with opened as texts:
+        return [track.source for track in texts.tracks(store.videos.get(video_id).fingerprint)]
+
+
 SPOKEN: tuple[TextSource, ...] = ("speech", "subtitles")
 
 
