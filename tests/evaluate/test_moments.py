@@ -115,6 +115,18 @@ def test_corpus_search_treats_copies_as_one_video(report: dict[str, Any], engine
     assert report["settings"]["corpus_videos"] == 100
 
 
+def test_corpus_search_finds_a_video_in_which_a_head_finds_nothing(
+    engine: Engine, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "locate", lambda *_, **__: [])
+    split = replace(read_split("moments", world), queries=tuple(queries_of(world)))
+    files, missing = find_videos(split.videos, world)
+    evaluation = Evaluation(engine, split, Gallery(files, missing, {"bad": "no video"}))
+    searched = evaluate_moments(evaluation, corpus=True)[0].results["corpus"]
+    assert searched["num_queries"] == len(AVAILABLE)
+    assert (searched["PRVR"]["R100"], searched["VR"]["R100"]) == (100.0, 100.0)
+
+
 def test_predictions_have_the_format_of_submissions(
     predictions: list[Prediction], located: Located, engine: Engine, world: Path
 ) -> None:

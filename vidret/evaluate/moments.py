@@ -104,12 +104,13 @@ def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[R
     predictions can be submitted.
 
     Raises:
-        VidretError: No query is left, or only some queries have true spans.
+        VidretError: No query is left, only some queries have true spans, or with ``corpus`` a video is not in the index.
     """
     engine, split, gallery = evaluation.engine, evaluation.split, evaluation.gallery
     queries = keep_queries(split, gallery)
     labelled = check_labelled(queries)
     rated = all(query.saliency for query in queries) or not labelled
+    contents = evaluation.find_contents() if corpus else {}
     predictions, retrieved, true_videos, ranks = [], {}, {}, dict[str, int]()
     for query in evaluation.track(queries):
         path, asked = gallery.files[query.video].absolute(), ask(query.text, split)
@@ -118,7 +119,7 @@ def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[R
         predictions.append(Prediction(query.id, spans, rate_clips(query, evaluation) if rated else None))
         if corpus and labelled:
             # Videos are compared by content, so that any copy of the correct video counts.
-            true_videos[query.id] = str(moments[0].video) if moments else query.video
+            true_videos[query.id] = str(contents[query.video])
             everywhere = engine.locate_with(asked, CORPUS)
             hits = engine.search_with(asked, SearchOptions(k=CORPUS_VIDEOS, copies="show"))
             videos = [str(hit.video) for hit in hits]
