@@ -104,7 +104,7 @@ def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[R
     predictions can be submitted.
 
     Raises:
-        VidretError: No query is left, only some queries have true spans, or with ``corpus`` a video is not in the index.
+        VidretError: No query is left, only some queries have true spans, or with ``corpus`` a video is not indexed.
     """
     engine, split, gallery = evaluation.engine, evaluation.split, evaluation.gallery
     queries = keep_queries(split, gallery)
