@@ -1,6 +1,7 @@
 """What is behind an error, and what is said where the package of an extra is missing."""
 
 import errno
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from tests.present.editors.numbered import plan_unread
 from vidret.channels.texts.ocr import TextModels
 from vidret.encode.families.registry import load_encoder
-from vidret.errors import MissingExtraError, StoreError, VidretError, is_disk_full
+from vidret.errors import MissingExtraError, StoreError, VidretError, is_disk_full, is_out_of_files
 from vidret.present.editors.otio import to_otio
 from vidret.store.vectors.flat import Flat, load_faiss
 from vidret.video.workers.pool import DecodePool
@@ -34,6 +35,12 @@ def test_full_disk_is_found_behind_other_errors() -> None:
     no_memory.sqlite_errorname = "SQLITE_IOERR_SHMSIZE"  # as on a disk that is full while a log is opened
     assert is_disk_full(chain(VidretError("cannot be written"), no_memory))
     assert not is_disk_full(chain(VidretError("cannot be read"), OSError(errno.EIO, "Input/output error")))
+
+
+def test_a_lack_of_open_files_is_found_behind_other_errors() -> None:
+    for code in (errno.EMFILE, errno.ENFILE):
+        assert is_out_of_files(chain(VidretError("cannot be read"), OSError(code, os.strerror(code))))
+    assert not is_out_of_files(FileNotFoundError(errno.ENOENT, "No such file or directory"))
 
 
 def test_causes_that_go_in_a_circle_end() -> None:

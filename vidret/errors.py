@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 
 class VidretError(Exception):
@@ -26,11 +26,21 @@ FULL_DISK = {errno.ENOSPC, errno.EDQUOT, "SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}
 
 def is_disk_full(error: BaseException) -> bool:
     """Return whether the cause of an error, of the system or of SQLite, is a full disk or an exhausted quota."""
+    return _has_code(error, FULL_DISK)
+
+
+def is_out_of_files(error: BaseException) -> bool:
+    """Return whether the cause of an error is that this process, or the system, may open no more files."""
+    return _has_code(error, {errno.EMFILE, errno.ENFILE})
+
+
+def _has_code(error: BaseException, wanted: Set[object]) -> bool:
+    """Return whether an error or one of its causes has one of these codes, of the system or of SQLite."""
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and all(cause is not seen for seen in causes):  # some libraries make a circle of causes
         codes = (getattr(cause, "errno", None), getattr(cause, "sqlite_errorname", None))
-        if not FULL_DISK.isdisjoint(codes):
+        if not wanted.isdisjoint(codes):
             return True
         causes.append(cause)
         cause = cause.__cause__

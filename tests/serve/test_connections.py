@@ -3,12 +3,14 @@
 import asyncio
 import json
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -17,8 +19,9 @@ from starlette.types import Message, Receive, Scope, Send
 from tests.index_server import connect, read_all, run_app, serve_engine
 from vidret.engine import Engine
 from vidret.serve import access as bodies
-from vidret.serve.connections import Connection, make_server
+from vidret.serve.connections import MAX_REFUSED, Connection, count_connections, make_server
 
+ROOT = Path(__file__).parents[2]
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
@@ -179,9 +182,16 @@ def test_busy_connections_are_not_closed() -> None:
             client.sendall(GET.replace(b"/healthz", b"/slow"))
             assert app.entered.acquire(timeout=5)
         with connect(url) as late:
+            assert late.recv(1, socket.MSG_PEEK), "it is refused before it sends its request"
+            for _ in range(2):
+                late.sendall(GET)
             got = read_all(late)
         assert got.startswith(b"HTTP/1.1 503 ")
         assert b"Retry-After: 1" in got
+        for _ in range(MAX_REFUSED + 1):
+            stack.enter_context(connect(url))
+        with connect(url) as late:
+            assert read_all(late) == got, "refused connections do not pile up"
         app.gate.set()
         assert all(read_head(client).startswith(b"HTTP/1.1 200 OK") for client in busy)
 
@@ -209,7 +219,65 @@ def test_connection_that_does_not_read_is_closed() -> None:
             assert read_head(late).startswith(b"HTTP/1.1 200 OK")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+LIMITED = """
+import asyncio, resource, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from vidret.serve.connections import make_server
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        files = [open(sys.executable), open(sys.executable)]
+        await asyncio.sleep(0.2)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+        [file.close() for file in files]
+
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    print("http://127.0.0.1:%d" % listener.getsockname()[1], flush=True)
+    make_server(app).run(sockets=[listener])
+"""
+needs_limit = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+
+
+@needs_limit
+def test_connections_leave_files_to_requests() -> None:
+    command, pipe = [sys.executable, "-c", LIMITED], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as process, ExitStack() as stack:
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        url = process.stdout.readline().strip()
+        clients = [stack.enter_context(connect(url)) for _ in range(100)]
+        for client in clients:
+            with suppress(ConnectionError):  # it was refused already
+                client.sendall(GET)
+        statuses = list[bytes]()
+        for client in clients:
+            with suppress(ConnectionError):
+                statuses.append(client.recv(12))
+        with connect(url) as late:
+            late.sendall(GET)
+            assert read_head(late).startswith(b"HTTP/1.1 200 OK")
+        process.terminate()
+        log = process.stderr.read()
+    assert {b"HTTP/1.1 200"} <= set(statuses) <= {b"HTTP/1.1 200", b"HTTP/1.1 503", b""}
+    assert log.count("Traceback") == 0, log[:2000]
+
+
+@needs_limit
+@pytest.mark.parametrize(("limit", "expected"), [(-1, 256), (1 << 20, 256), (1024, 195), (256, 41), (64, 3), (16, 1)])
+def test_connections_are_limited_by_the_files_that_may_be_open(
+    limit: int, expected: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import resource
+
+    monkeypatch.setattr(resource, "getrlimit", Mock(return_value=(limit, limit)))
+    assert count_connections(256) == expected
+    make_server(Mock())
+    assert caplog.text.count(f"at most {expected} connections") == (expected < 256)
+
+
+@needs_limit
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [((256, -1), (10_240, -1)), ((1024, 4096), (4096, 4096)), ((64, 64), (64, 64)), ((20_000, -1), (20_000, -1))],

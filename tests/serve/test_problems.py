@@ -1,5 +1,6 @@
 """Tests of error responses: one problem document with one sentence, without internal details."""
 
+import errno
 from unittest.mock import Mock
 
 import pytest
@@ -19,9 +20,13 @@ from vidret.errors import (
 )
 from vidret.serve.problems import INTERNAL_ERROR, MAX_VALUE_LENGTH, describe_invalid
 
+BUSY = "the server is busy: too many files are open"
+
 
 def test_errors_of_the_engine_become_problems(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     client = serve(engine)
+    unreadable = StoreError("/a: cannot be read")
+    unreadable.__cause__ = OSError(errno.EMFILE, "Too many open files")
     for error, status, sentence in (
         (OptionError("k must be at least 1, got 0"), 422, "k must be at least 1, got 0"),
         (VidretError("head must be trained, got none"), 422, "head must be trained, got none"),
@@ -36,6 +41,9 @@ def test_errors_of_the_engine_become_problems(serve: Serve, engine: Engine, monk
             503,
             "/a/\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}.mp4: is damaged",
         ),
+        (unreadable, 503, BUSY),
+        (OSError(errno.ENFILE, "Too many open files in system"), 503, BUSY),
+        (OSError(errno.EIO, "Input/output error"), 500, INTERNAL_ERROR),
         (RuntimeError("the password is hunter2"), 500, INTERNAL_ERROR),
     ):
         monkeypatch.setattr(engine, "search_many", Mock(side_effect=error))
@@ -44,6 +52,7 @@ def test_errors_of_the_engine_become_problems(serve: Serve, engine: Engine, monk
         assert answer.json()["detail"] == sentence
         assert answer.json()["kind"] == ("usage" if isinstance(error, OptionError) else "failure")
         assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers.get("retry-after") == ("1" if sentence == BUSY else None)
 
 
 def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:

@@ -1,6 +1,8 @@
 """HTTP/1.1 connections, limited in number and in the time that each may keep the server waiting."""
 
 import asyncio
+import logging
+import socket
 import sys
 from contextlib import suppress
 from typing import Any, cast
@@ -12,9 +14,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 if sys.platform != "win32":
     import resource
 
+logger = logging.getLogger(__name__)
+
 KEEP_ALIVE_S = 5
 MAX_FILES = 10_240  # macOS allows no more
-BACKLOG = 128  # connections that the system accepts before the server does
+MAX_REFUSED = 4  # connections that are refused and not closed yet
+OWN_FILES = 48  # of the index, of models, of processes that draw frames, and of refused connections
+CONNECTION_FILES = 5  # three of a stream, and two of the catalog, which each thread opens
+BACKLOG = 128  # connections that wait until the server accepts them
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 41\r\nRetry-After: 1\r\n"
     b"Connection: close\r\n\r\nthe server is busy: too many connections\n"
@@ -27,7 +34,8 @@ class Connection(H11Protocol):
     uvicorn waits indefinitely for the first request, and for the rest of a request whose head has begun. Here a head
     must arrive within ``head_timeout_s``; ``access.Body`` limits bodies. Beyond ``max_connections``, the connection
     that has been idle the longest is closed: one without a request in progress, or whose client does not read the
-    response, such as a paused player.
+    response, such as a paused player. If none is idle, the new one is refused, and stays open until its client has read
+    that: closing it while the client sends a request would discard the response.
     """
 
     max_connections = 256
@@ -36,6 +44,7 @@ class Connection(H11Protocol):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._timer: asyncio.TimerHandle | None = None
+        self.is_refused = False
         self.idle_since: float | None = None  # by the loop's clock; None while a request is in progress
 
     @property
@@ -47,8 +56,8 @@ class Connection(H11Protocol):
         """Wait for a request; close a connection if there are too many."""
         super().connection_made(transport)
         self._start_timer()
-        if len(self.connections) > self.max_connections:
-            self._close_one()
+        if len(self.connections) > count_connections(self.max_connections):
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting for a request."""
@@ -57,6 +66,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Stop waiting once the head of a request is complete."""
+        if self.is_refused:
+            return
         super().data_received(data)
         if not self.has_no_request:
             self._stop_timer()
@@ -90,21 +101,42 @@ class Connection(H11Protocol):
             self._timer.cancel()
             self._timer = None
 
-    def _close_one(self) -> None:
-        """Close the connection that has been idle the longest, or else this one."""
-        others = [cast(Connection, connection) for connection in self.connections if connection is not self]
-        idle = [other for other in others if other.idle_since is not None]
-        if idle:
-            oldest = min(idle, key=lambda connection: connection.idle_since or 0.0)
-            self.connections.discard(oldest)
-            oldest.transport.abort()
-        else:
+    def _make_room(self) -> None:
+        """Close the connection that has been idle the longest, or else refuse this one, if there are too many."""
+        connections = [cast(Connection, connection) for connection in self.connections]
+        served = [connection for connection in connections if not connection.is_refused]
+        if len(served) <= count_connections(self.max_connections):
+            return
+        idle = [other for other in served if other is not self and other.idle_since is not None]
+        if not idle:
+            self.is_refused = True
             self.transport.write(BUSY)
-            self.transport.close()
+            with suppress(OSError):  # the client has left
+                self.transport.write_eof()
+            idle = [connection for connection in connections if connection.is_refused]
+            if len(idle) <= MAX_REFUSED:
+                return
+        oldest = min(idle, key=lambda connection: connection.idle_since or 0.0)
+        self.connections.discard(oldest)
+        oldest.transport.abort()
+
+
+class _Server(uvicorn.Server):
+    """A server that accepts one connection at a time.
+
+    asyncio accepts as many at once as may wait. If no file is left, it reports an error for each of them, and tries
+    again for each.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to serve; ``BACKLOG`` connections may wait."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
 
 
 def allow_files() -> None:
-    """Let this process have as many open files as the system allows, up to ``MAX_FILES``: a stream takes three."""
+    """Let this process have as many open files as the system allows, up to ``MAX_FILES``."""
     if sys.platform != "win32":
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
@@ -113,9 +145,23 @@ def allow_files() -> None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def count_connections(most: int) -> int:
+    """Return the number of connections for whose files this process has room, from 1 to ``most``."""
+    if sys.platform == "win32":
+        return most
+    num_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if num_files == resource.RLIM_INFINITY:
+        return most
+    return max(1, min(most, (num_files - OWN_FILES) // CONNECTION_FILES))
+
+
 def make_server(app: ASGIApp, *, connection: type[Connection] = Connection, graceful_s: int = 3) -> uvicorn.Server:
     """Return a server for listening sockets; at shutdown, requests in progress have ``graceful_s`` seconds to end."""
     allow_files()
+    if (num_connections := count_connections(connection.max_connections)) < connection.max_connections:
+        logger.warning(
+            "at most %d connections at once, since the system allows few open files (ulimit -Hn)", num_connections
+        )
     config = uvicorn.Config(
         app,
         http=connection,
@@ -124,8 +170,8 @@ def make_server(app: ASGIApp, *, connection: type[Connection] = Connection, grac
         log_level="warning",
         access_log=False,  # a URL may contain the token
         server_header=False,
-        backlog=BACKLOG,
+        backlog=1,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=graceful_s,
     )
-    return uvicorn.Server(config)
+    return _Server(config)

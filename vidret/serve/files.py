@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from vidret.engine import Engine
-from vidret.errors import DecodeError
+from vidret.errors import DecodeError, is_out_of_files
 from vidret.store.records import StoredVideo
 from vidret.text import NO_FILE, has_file, is_url
 from vidret.video.files import FileStat, read_mtime_ns
@@ -59,12 +59,19 @@ def stat_video(engine: Engine, video: StoredVideo) -> tuple[str, FileStat | None
 
 
 def open_indexed(engine: Engine, path: str) -> BinaryIO:
-    """Open a file of the index."""
+    """Open a file of the index.
+
+    Raises:
+        DecodeError: It cannot be read.
+        OSError: This process has too many open files.
+    """
     try:
         if not os.path.isfile(path):  # noqa: PTH113  opening a device may have side effects
             raise DecodeError(path, GONE)
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115  a pipe must not block
     except OSError as error:
+        if is_out_of_files(error):  # not the fault of this file
+            raise
         raise DecodeError(path, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
     try:
         status = os.fstat(file.fileno())

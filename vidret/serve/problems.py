@@ -22,6 +22,7 @@ from vidret.errors import (
     OptionError,
     StoreError,
     VidretError,
+    is_out_of_files,
     read_rule,
 )
 from vidret.text import sanitize
@@ -34,6 +35,7 @@ MAX_VALUE_LENGTH = 60  # characters of a wrong value
 MAX_ERRORS = 5  # errors listed per request
 INTERNAL_ERROR = "the server failed; its log says why"
 _BRANCH = re.compile(r"constrained-\w+|[a-z-]+\[.+\]")
+OUT_OF_FILES = "too many files are open"
 SHUTTING_DOWN = "the server is shutting down"
 
 
@@ -129,6 +131,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Make an app respond to all exceptions with problem documents."""
     app.add_middleware(ShutdownMiddleware)
     app.add_exception_handler(VidretError, _handle_vidret_error)
+    app.add_exception_handler(OSError, _handle_os_error)
     app.add_exception_handler(RequestValidationError, _handle_invalid)
     app.add_exception_handler(HTTPException, _handle_http)
     app.add_exception_handler(Exception, lambda _request, _error: problem_response(500, INTERNAL_ERROR))
@@ -136,11 +139,19 @@ def add_error_handlers(app: FastAPI) -> None:
 
 def _handle_vidret_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, VidretError)
+    if is_out_of_files(error):
+        error = make_busy(OUT_OF_FILES)
     if isinstance(error, RefusedError):
         return problem_response(error.status, str(error), error.headers)
     kinds = {NotFoundError: 404, ConflictError: 409, StoreError | MissingExtraError: 503}
     status = next((kinds[kind] for kind in kinds if isinstance(error, kind)), 422)
     return problem_response(status, str(error), kind=kind_of(error))
+
+
+def _handle_os_error(request: Request, error: Exception) -> JSONResponse:
+    if is_out_of_files(error):
+        return _handle_vidret_error(request, make_busy(OUT_OF_FILES))
+    raise error
 
 
 def _handle_invalid(_request: Request, error: Exception) -> JSONResponse:

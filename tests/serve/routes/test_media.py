@@ -1,5 +1,6 @@
 """Tests of files, frames and clips: only those of videos in the index are sent."""
 
+import errno
 import io
 import os
 import socket
@@ -8,6 +9,7 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -168,6 +170,18 @@ def test_open_file_is_sent_even_if_its_path_is_replaced(own_engine: Engine, secr
     Path(path).symlink_to(secret)
     assert TestClient(OpenFileResponse(file, "video/mp4")).get("/").content == content
     assert file.closed
+
+
+@pytest.mark.parametrize("what", ["thumbnails/1", "videos/1/stream", "videos/1/clip?start=0&end=1"])
+def test_a_lack_of_open_files_is_no_fault_of_a_video(
+    client: TestClient, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.get(f"/api/{what}").is_success
+    monkeypatch.setattr(os, "open", Mock(side_effect=OSError(errno.EMFILE, os.strerror(errno.EMFILE))))
+    answer = client.get(f"/api/{what}")
+    monkeypatch.undo()
+    check_refusal(answer, 503, "the server is busy: too many files are open")
+    assert answer.headers["retry-after"] == "1"
 
 
 def test_reason_is_a_valid_header(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
