@@ -38,6 +38,7 @@ from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.encoder import LayeredEncoder
 from vidret.encode.families.clip import derive_card
 from vidret.encode.families.open_clip import OpenClipEncoder
+from vidret.encode.long_text import BATCH
 from vidret.errors import EncoderError
 from vidret.types import Frames, LayerTokens
 
@@ -90,7 +91,9 @@ def make_tokenizer() -> Any:
 
 
 @cache
-def make_encoder(method: str, *, batch_size: int = 64, dtype: torch.dtype = torch.float32) -> ClipEncoder:
+def make_encoder(
+    method: str, *, batch_size: int = 64, dtype: torch.dtype = torch.float32, cuts_texts: bool = False
+) -> ClipEncoder:
     """Return an encoder with random weights; the aggregation of prompts is zero, so that frames are class tokens."""
     torch.manual_seed(1)
     model = ClipModel(replace(CARD, **METHODS[method]))
@@ -98,7 +101,8 @@ def make_encoder(method: str, *, batch_size: int = 64, dtype: torch.dtype = torc
     if model.vision.prompts is not None:
         nn.init.zeros_(model.vision.prompts.aggregation.out_proj.weight)
         nn.init.zeros_(model.vision.prompts.aggregation.out_proj.bias)
-    return ClipEncoder(method, model, make_tokenizer(), device=CPU, dtype=dtype, batch_size=batch_size)
+    options: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "cuts_texts": cuts_texts}
+    return ClipEncoder(method, model, make_tokenizer(), device=CPU, **options)
 
 
 # Against open_clip.
@@ -279,6 +283,17 @@ def test_a_long_text_is_truncated_with_a_warning(caplog: pytest.LogCaptureFixtur
     (record,) = [record for record in caplog.records if record.name.startswith("vidret")]
     assert record.getMessage().startswith("only the first 75 tokens are read of: word word")
     assert record.getMessage().endswith("... (and 1 other text)")
+
+
+@pytest.mark.parametrize("call", ["encode_text", "encode_text_layers"])
+def test_truncated_texts_of_several_batches_are_one_warning(caplog: pytest.LogCaptureFixture, call: str) -> None:
+    encoder = make_encoder("plain", batch_size=1, cuts_texts=True)
+    texts = [f"word {index} " * 40 for index in range(BATCH + 2)]
+    with caplog.at_level(logging.WARNING, "vidret"):
+        getattr(encoder, call)(texts, *([1] if call == "encode_text_layers" else []))
+    (record,) = [record for record in caplog.records if record.name.startswith("vidret")]
+    assert record.getMessage().startswith("only the first 75 tokens are read of: word 0 word 0")
+    assert record.getMessage().endswith(f"... (and {BATCH + 1} other texts)")
 
 
 def test_bfloat16_is_close_to_float32() -> None:

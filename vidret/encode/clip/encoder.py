@@ -1,9 +1,9 @@
 """The CLIP encoder: plain, with TempMe's token merging, with Prompt Switch, or with token shift."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from threading import Lock
 from typing import Any
@@ -156,7 +156,11 @@ class ClipEncoder:
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode each text; one beyond the model's length is split into clauses, with a warning."""
-        return encode_clauses(texts, self._encode_short, self._fits, context=self.card.text.context, name=self.name)
+        cut: dict[str, int] = {}
+        encode = partial(self._encode_short, cut=cut)
+        embeddings = encode_clauses(texts, encode, self._fits, context=self.card.text.context, name=self.name)
+        warn_of_cut(cut)
+        return embeddings
 
     def _fits(self, text: str) -> bool:
         if self._cuts_texts:
@@ -164,11 +168,11 @@ class ClipEncoder:
         ids = self._tokenizer([text])
         return bool(int(ids.argmax()) < ids.shape[1] - 1)
 
-    def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
+    def _encode_short(self, texts: Sequence[str], *, cut: dict[str, int]) -> list[TextEmbedding]:
         ids = self._tokenizer(list(texts)).to(self._device)
         states = self._model.text(ids)[1].float().cpu()
         embeddings = []
-        for text, row, end in zip(texts, states, find_ends(texts, ids), strict=True):
+        for text, row, end in zip(texts, states, find_ends(texts, ids, cut), strict=True):
             units = functional.normalize(row[: end + 1], dim=-1).numpy()
             words = units[1 : max(end, 2)]  # an empty text is represented by its end token
             states = row[: end + 1].numpy().copy()  # a view would keep the whole batch
@@ -208,13 +212,14 @@ class ClipEncoder:
         layers.
         """
         self._check_num_layers(num_layers, self.card.text.layers)
-        words = []
+        words, cut = [], dict[str, int]()
         for start in range(0, len(texts), self._batch_size):
             chunk = list(texts[start : start + self._batch_size])
             ids = self._tokenizer(chunk).to(self._device)
             layers = self._model.text.layers(ids, num_layers=num_layers).float().cpu().numpy()
-            for index, (text, end) in enumerate(zip(chunk, find_ends(chunk, ids), strict=True)):
+            for index, (text, end) in enumerate(zip(chunk, find_ends(chunk, ids, cut), strict=True)):
                 words.append(LayerWords(text, layers[:, index, : end + 1].copy()))  # a view would keep the whole batch
+        warn_of_cut(cut)
         return words
 
     def _check_num_layers(self, num_layers: int, num_available: int) -> None:
@@ -222,13 +227,19 @@ class ClipEncoder:
             raise EncoderError(f"num_layers must be in 1..{num_available} for {self.name}, got {num_layers}")
 
 
-def find_ends(texts: Sequence[str], ids: Int[torch.Tensor, "text word"]) -> list[int]:
-    """Return the index of each text's end token, which has the highest id; warn about truncated texts."""
+def find_ends(texts: Sequence[str], ids: Int[torch.Tensor, "text word"], cut: dict[str, int]) -> list[int]:
+    """Return the index of each text's end token, which has the highest id; note in ``cut`` how much is read of some."""
     ends: list[int] = ids.argmax(dim=-1).tolist()
     last = ids.shape[1] - 1
-    if cut := [text for text, end in zip(texts, ends, strict=True) if end == last]:
-        logger.warning("only the first %d tokens are read of: %s", last - 1, quote_first(cut[0], len(cut) - 1))
+    cut.update((text, last - 1) for text, end in zip(texts, ends, strict=True) if end == last)
     return ends
+
+
+def warn_of_cut(cut: Mapping[str, int]) -> None:
+    """Log one warning about truncated texts, given the number of tokens that are read of each."""
+    if cut:
+        first, num_tokens = next(iter(cut.items()))
+        logger.warning("only the first %d tokens are read of: %s", num_tokens, quote_first(first, len(cut) - 1))
 
 
 class _Host:
