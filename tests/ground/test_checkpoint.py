@@ -123,12 +123,14 @@ def test_a_card_round_trips() -> None:
         "suppression": "hard",
         "threshold": 0.7,
         "unit": 2.0,
+        "window": 75,
         "reads": "layers",
         "similarity_weight": 0.5,
     }
     assert HeadCard.from_json(json.dumps(fields)) == make_card(make_head())
-    del fields["similarity_weight"]  # cards written before it existed
-    assert HeadCard.from_json(json.dumps(fields)).similarity_weight == 0
+    del fields["similarity_weight"], fields["window"]  # cards written before they existed
+    card = HeadCard.from_json(json.dumps(fields))
+    assert (card.similarity_weight, card.window) == (0, 75)
 
 
 @pytest.mark.wrong_shapes
@@ -166,6 +168,7 @@ def test_invalid_files_are_rejected_with_their_path(tmp_path: Path) -> None:
         "fps must be positive, got -1": replace(make_card(head), fps=-1),
         "threshold must be positive, got 0": replace(make_card(head), threshold=0),
         "unit must be at least 0, got -1": replace(make_card(head), unit=-1),
+        "window must be an integer of at least 1, got 0": replace(make_card(head), window=0),
         "similarity_weight must be at least 0, got nan": replace(make_card(head), similarity_weight=math.nan),
         "suppression must be one of None, hard, linear, gaussian, got soft": replace(
             make_card(head), suppression="soft"

@@ -18,7 +18,6 @@ from vidret.ground.windows import (
     LENGTH,
     LONGEST_HOLE_S,
     MOST_WINDOWS,
-    OVERLAP,
     Window,
     choose_frames,
     cut_batches,
@@ -117,16 +116,16 @@ def naive_join(
     return spans, [sum(by_frame[frame]) / len(by_frame[frame]) for frame in range(len(by_frame))]
 
 
-@given(num_frames=st.integers(1, 1001))
-def test_windows_cover_all_frames_with_overlap_and_are_minimal(num_frames: int) -> None:
-    windows = cut_windows(num_frames)
+@given(num_frames=st.integers(1, 1001), length=st.integers(1, 200) | st.just(LENGTH))
+def test_windows_cover_all_frames_with_overlap_and_are_minimal(num_frames: int, length: int) -> None:
+    windows, overlap = cut_windows(num_frames, length), length // 3
     assert windows[0].first == 0
     assert windows[-1].last == num_frames
-    assert {window.last - window.first for window in windows} == {min(LENGTH, num_frames)}
+    assert {window.last - window.first for window in windows} == {min(length, num_frames)}
     for one, other in pairwise(windows):
         assert one.first < other.first
-        assert one.last - other.first >= OVERLAP
-    assert len(windows) == 1 + max(0, math.ceil((num_frames - LENGTH) / (LENGTH - OVERLAP)))
+        assert one.last - other.first >= overlap
+    assert len(windows) == 1 + max(0, math.ceil((num_frames - length) / (length - overlap)))
 
 
 def test_joining_equals_loops() -> None:

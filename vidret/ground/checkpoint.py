@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead
+from vidret.ground.windows import LENGTH
 from vidret.model_files import (
     CARD,
     HEAD,
@@ -94,6 +95,7 @@ class HeadRecipe(TypedDict, total=False):
     suppression: str | None
     threshold: float | None
     unit: float | None
+    window: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class HeadCard:
         suppression: Soft-NMS by ``hard``, ``linear`` or ``gaussian`` decay; None for none.
         threshold: Overlap at which ``hard`` suppresses, or the sigma of ``gaussian``; None for the default.
         unit: Grid that boundaries are rounded to, in seconds; None for no rounding.
+        window: Number of frames of the windows that longer videos are cut into; those of ``VECTORS`` have ``LENGTH``.
         reads: ``layers`` of the backbone, or the ``vectors`` that an index stores; see ``search/heads/vectors.py``.
         similarity_weight: Weight of the encoder's similarity in the scores of spans; 0 for none, as published. See
             ``weigh_by_similarity``.
@@ -123,6 +126,7 @@ class HeadCard:
     suppression: str | None = None
     threshold: float | None = None
     unit: float | None = None
+    window: int = LENGTH
     reads: str = LAYERS
     similarity_weight: float = 0.0
 
@@ -152,6 +156,8 @@ class HeadCard:
         for name in ("unit", "similarity_weight"):  # 0 turns them off
             if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {value}")
+        if type(self.window) is not int or self.window < 1:
+            raise ValueError(f"window must be an integer of at least 1, got {self.window}")
         for name, allowed in (("suppression", (None, "hard", "linear", "gaussian")), ("reads", (LAYERS, VECTORS))):
             if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value}")

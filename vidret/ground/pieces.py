@@ -180,20 +180,21 @@ def join_pieces(
     *,
     first: float,
     fps: float,
+    window_length: int,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Iterator[tuple[Window, ProjectedVideos]]:
     """Yield the windows of a video with their projected tokens, finished from its pieces.
 
-    Memory does not grow with the length of the video. ``segments`` are all of it, in time order; the tokens are
-    float16, or int8 with a scale per token. See ``make_piece`` for the others.
+    Memory does not grow with the length of the video, but with ``window_length``, in frames. ``segments`` are all of
+    it, in time order; the tokens are float16, or int8 with a scale per token. See ``make_piece`` for the others.
 
     Raises:
         StoreError: A piece is missing or damaged.
     """
     placed = place_steps([(segment.start, segment.end) for segment in segments], first=first, fps=fps)
     pieces: dict[int, Piece] = {}
-    for window in cut_windows(len(placed.segments)):
+    for window in cut_windows(len(placed.segments), window_length):
         owners, offsets = (rows[window.first : window.last].tolist() for rows in placed[:2])
         needed = sorted(set(owners))
         pieces = {index: pieces.get(index) or load_piece(folder, segments[index]) for index in needed}

@@ -21,7 +21,7 @@ from vidret.ground.head import GroundingHead, GroundingResult
 from vidret.ground.projected import ProjectedVideos
 
 LONGEST_HOLE_S = 600.0  # between segments, where frames could not be read; a longer one is a gap in the video
-LENGTH, OVERLAP = 75, 25  # frames of a window; the published head was trained on up to 75 (150 s)
+LENGTH, WHOLE = 75, 1024  # frames of a window: of QVHighlights' videos (150 s), and the most that published heads read
 _TIE_S = 1e-6
 
 
@@ -86,16 +86,16 @@ class Window(NamedTuple):
     last: int
 
 
-def cut_windows(num_frames: int) -> list[Window]:
-    """Return the fewest windows of ``LENGTH`` frames such that neighbours overlap by at least ``OVERLAP`` frames.
+def cut_windows(num_frames: int, length: int = LENGTH) -> list[Window]:
+    """Return the fewest windows of ``length`` frames such that neighbours overlap by at least a third of them.
 
-    A video of at most ``LENGTH`` frames is one window. A moment of at most ``OVERLAP`` + 1 frames is within one window.
+    A video of at most ``length`` frames is one window. A moment no longer than the overlap is within one window.
     """
-    if num_frames <= LENGTH:
+    if num_frames <= length:
         return [Window(0, num_frames)]
-    num_steps = -(-(num_frames - LENGTH) // (LENGTH - OVERLAP))
-    starts = [step * (num_frames - LENGTH) // num_steps for step in range(num_steps + 1)]
-    return [Window(start, start + LENGTH) for start in starts]
+    num_steps = -(-(num_frames - length) // (length - length // 3))
+    starts = [step * (num_frames - length) // num_steps for step in range(num_steps + 1)]
+    return [Window(start, start + length) for start in starts]
 
 
 def join_results(windows: Sequence[Window], results: Iterable[GroundingResult], *, fps: float) -> GroundingResult:

@@ -182,6 +182,19 @@ def test_frame_rate_is_that_of_the_card(
         assert max(layer_passes) <= AT_ONCE
 
 
+def test_heads_for_benchmarks_of_long_videos_read_them_whole(
+    open_videos: Callable[..., Videos], films: Path, tmp_path: Path
+) -> None:
+    write_numbers(films / "longer.mp4", range(400))
+    for recipe, num_windows in (("qvhighlights", 4), ("tacos", 1), ("ego4d", 1)):
+        videos = open_videos(head=write_head(tmp_path / f"{recipe}.safetensors", recipe))
+        windows = [window for window, _ in load_projected(videos.prepare("longer.mp4"), device=CPU)]
+        assert (len(windows), windows[-1].last) == (num_windows, 200), recipe
+        asked = [videos.describe(name, 400.0) for name in ("longer.mp4", "one.mp4")]
+        together = videos.grounder.answer_many(videos.grounder.read(QUERY), asked)
+        assert together[0] == videos.answer("longer.mp4", 400.0)
+
+
 def test_memory_is_one_window_at_any_length(
     open_videos: Callable[..., Videos], films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

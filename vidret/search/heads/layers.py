@@ -26,7 +26,7 @@ from vidret.ground.head import GroundingResult
 from vidret.ground.pieces import find_piece, join_pieces, load_projected, make_piece, save_piece, save_projected
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.spans import Span
-from vidret.ground.windows import MOST_WINDOWS, Window, choose_frames, ground_windows, join_results, place_steps
+from vidret.ground.windows import LENGTH, MOST_WINDOWS, Window, choose_frames, ground_windows, join_results, place_steps
 from vidret.search.heads.base import FPS, GroundedVideo, one_torch_thread, shape_spans
 from vidret.search.heads.prepared import LIMIT, PreparedFiles, decode_segments, read_prepared
 from vidret.text import strip_query
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 Windows = list[tuple[Window, ProjectedVideos]]
 
-MOST_TOGETHER = 2  # windows of a video that is read as a whole: 5 minutes at 0.5 frames per second, 8 MB in int8
+MOST_TOGETHER = 2 * LENGTH  # frames of a video that is read as a whole: 5 minutes at 0.5 a second, 8 MB in int8
 READING = "frames of the index's segments"  # files depend on this besides head, encoder and format
 
 
@@ -146,7 +146,14 @@ class Grounder:
         if place_steps([(segment.start, segment.end) for segment in segments], first=first, fps=self.fps).has_gap:
             logger.warning("%s: the head uses only the part before the first gap without frames", strip_query(path))
         yield from join_pieces(
-            self._head, folder, segments, first=first, fps=self.fps, dtype=self._dtype, device=self._device
+            self._head,
+            folder,
+            segments,
+            first=first,
+            fps=self.fps,
+            window_length=self.card.window,
+            dtype=self._dtype,
+            device=self._device,
         )
 
     def _check_width(self, tower: str, layers: Float[np.ndarray, "*any width"], expected: int) -> None:
@@ -224,9 +231,15 @@ class Grounder:
         return [results.get(index) for index in range(len(videos))]
 
     def _read_short(self, projected: Path) -> Windows | None:
-        """Return the windows of a video; None if it has more than ``MOST_TOGETHER``."""
-        windows = list(islice(load_projected(projected, device=self._device), MOST_TOGETHER + 1))
-        return windows if len(windows) <= MOST_TOGETHER else None
+        """Return the windows of a video; None if they have more than ``MOST_TOGETHER`` frames."""
+        windows: Windows = []
+        num_frames = 0
+        for window, videos in load_projected(projected, device=self._device):
+            num_frames += window.last - window.first
+            if num_frames > MOST_TOGETHER:
+                return None
+            windows.append((window, videos))
+        return windows
 
     @torch.inference_mode()
     def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
