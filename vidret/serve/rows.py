@@ -19,11 +19,20 @@ from vidret.types import Sequence as EventSequence
 
 
 class LinkedRow(BaseModel):
-    """The base of rows about a video: its name, and links to a frame and the file."""
+    """The base of rows about a video: its name, and links to a frame and the file.
+
+    The links are paths as in the OpenAPI document: the address of the server comes before them, also if it has a path.
+    """
 
     title: str = Field(description="Name of the file without its suffix.", examples=["beach"])
-    thumbnail: str = Field(description="Link to a frame, a JPEG.", examples=["/api/thumbnails/7?t=30.5"])
-    stream: str = Field(description="Link to the file of the video.", examples=["/api/videos/7/stream"])
+    thumbnail: str = Field(
+        description="Link to a frame, a JPEG: append it to the address of the server.",
+        examples=["/api/thumbnails/7?t=30.5"],
+    )
+    stream: str = Field(
+        description="Link to the file of the video: append it to the address of the server.",
+        examples=["/api/videos/7/stream"],
+    )
 
 
 class StepRow(BaseModel):
