@@ -60,6 +60,19 @@ def test_moments_and_highlights_are_compared() -> None:
     first, second = make_report("moments", "overlap", overlaps), make_report("moments", "overlap", [0.0] * 6)
     rows = {row["metric"]: row["first"] for row in compare_reports(first, second)}
     assert rows == pytest.approx({"R1@0.3": 400 / 6, "R1@0.5": 50, "R1@0.7": 200 / 6, "mIoU": 100 * sum(overlaps) / 6})
+    for report, ranks in ((first, (0, 1, 5, 10, 100, 101)), (second, (1, 1, 1, 1, 1, 0))):
+        for row, rank in zip(report["per_query"], ranks, strict=True):
+            row["corpus"] = {"VCMR, IoU 0.5": rank, "VCMR, IoU 0.7": 0, "PRVR": 1}
+    compared = {row["metric"]: (row["first"], row["second"]) for row in compare_reports(first, second)}
+    assert [compared[f"R@{k}, VCMR, IoU 0.5"][0] for k in (1, 5, 10, 100)] == pytest.approx(
+        [100 / 6, 200 / 6, 50, 400 / 6]
+    )
+    assert compared["R@1, VCMR, IoU 0.5"][1] == pytest.approx(500 / 6)
+    assert compared["R@1, VCMR, IoU 0.7"] == (0, 0)
+    assert compared["R@1, PRVR"] == (100, 100)
+    for row in second["per_query"]:
+        del row["corpus"]
+    assert "R@1, PRVR" not in {row["metric"] for row in compare_reports(first, second)}, "only one is of the corpus"
     first, second = (make_report("highlights", "precision", [precision] * 6) for precision in (0.5, 0.25))
     (row,) = compare_reports(first, second)
     assert (row["metric"], row["first"], row["second"], row["better"]) == ("mAP", 50, 25, "first")
@@ -88,10 +101,14 @@ def test_moments_and_highlights_are_compared() -> None:
             "the same videos, got 38 and 38, missing in one only: a, c",
         ),
         (lambda other: other["data"].update(num_videos=39, num_found=37), "the same videos, got 38 and 37"),
+        (
+            lambda other: other.update(results={"corpus": {"num_videos": 39}}),
+            "indexes with equally many videos, got 40 and 39",
+        ),
     ],
 )
 def test_reports_that_are_not_comparable_are_rejected(change: Any, reason: str) -> None:
-    first = make_report("retrieval", "rank", [1, 2, 3, 4])
+    first = make_report("retrieval", "rank", [1, 2, 3, 4], results={"corpus": {"num_videos": 40}})
     second = copy.deepcopy(first)
     change(second)
     with pytest.raises(VidretError, match=reason):

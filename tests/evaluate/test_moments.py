@@ -105,6 +105,11 @@ def test_corpus_search_treats_copies_as_one_video(report: dict[str, Any], engine
         ranks[query.id] = [{"twin": "white"}.get(name, name) for name in hits].index(query.video) + 1
     searched = {"PRVR": score_partially_relevant(np.array(list(ranks.values())))}
     assert report["results"]["corpus"] == {"num_videos": 4, **expected, **searched}
+    scored = score_corpus(queries, found).moments.tolist()
+    assert [row["corpus"] for row in report["per_query"]] == [
+        {"VCMR, IoU 0.5": one, "VCMR, IoU 0.7": other, "PRVR": ranks[query.id]}
+        for query, (one, other) in zip(queries, scored, strict=True)
+    ]
     by_kind = report["results"]["corpus_domains"]
     assert by_kind.keys() == {"scenes", "single"}
     domains = {query.id: query.domain for query in queries_of(world)}

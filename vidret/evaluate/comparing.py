@@ -13,7 +13,7 @@ from vidret.encode.encoder import Encoder, EncodingSpeed
 from vidret.encode.names import drop_sampling
 from vidret.errors import VidretError
 from vidret.evaluate.published import CLASSIC
-from vidret.metrics.corpus_moments import GAIN_OVERLAPS, GAIN_RANKS
+from vidret.metrics.corpus_moments import CORPUS_RANKS, GAIN_OVERLAPS, GAIN_RANKS, PRVR, VCMR
 from vidret.metrics.retrieval import PLAIN, discount
 
 CHUNK = 1 << 20  # maximum number of indices drawn at a time
@@ -126,6 +126,13 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {  # by task
             for least in (0.3, 0.5, 0.7)
         },
         "mIoU": Metric(lambda row: 100.0 * row["overlap"]),
+        **{
+            f"R@{k}, {task}": Metric(
+                lambda row, task=task, k=k: 100.0 * (0 < row["corpus"][task] <= k) if "corpus" in row else math.nan
+            )
+            for task in (*VCMR, PRVR)
+            for k in CORPUS_RANKS
+        },
     },
     "highlights": {"mAP": Metric(lambda row: 100.0 * row["precision"])},
     "queries": {
@@ -177,6 +184,9 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
         raise VidretError(f"reports must be on the same data, got {names[0]} and {names[1]}")
     check_same_queries(rows, others)
     check_same_videos(first["data"], second["data"])
+    sizes = [report.get("results", {}).get("corpus", {}).get("num_videos") for report in (first, second)]
+    if None not in sizes and sizes[0] != sizes[1]:
+        raise VidretError(f"reports must be of indexes with equally many videos, got {sizes[0]} and {sizes[1]}")
     metrics = METRICS[first["task"]]
     if first.get("settings", {}).get("metric") == NDCG:
         metrics = {NDCG: Metric(lambda row: 100.0 * float(discount(np.array(row["rank"], np.float64)))), **metrics}
@@ -185,7 +195,7 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
     comparisons = []
     for name, metric in metrics.items():
         a, b = (_measure(metric, [report[query_id] for query_id in query_ids]) for report in (rows, others))
-        if not (asked := ~np.isnan(a)).any():
+        if not (asked := ~(np.isnan(a) | np.isnan(b))).any():
             continue
         a, b = a[asked], b[asked]
         result = compare(a, b, seed=seed, groups=groups[asked])

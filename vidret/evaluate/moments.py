@@ -18,7 +18,14 @@ from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.queries import check_typed
 from vidret.evaluate.report import Gallery, Report
 from vidret.evaluate.tables import OWN
-from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_partially_relevant, score_rated
+from vidret.metrics.corpus_moments import (
+    PRVR,
+    VCMR,
+    RetrievedMoment,
+    score_corpus,
+    score_partially_relevant,
+    score_rated,
+)
 from vidret.metrics.grounding import score_moments, score_multi_moments
 from vidret.metrics.highlight import DomainReport, HighlightReport, score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction, read_predictions
@@ -127,8 +134,8 @@ def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[R
             retrieved[query.id] = [RetrievedMoment(str(m.video), m.start, m.end) for m in everywhere]
     results: dict[str, Any] = score_matched(split.scoring, queries, predictions) if labelled else {}
     settings = _find_settings(engine, PROTOCOL, count_texts(engine.path), num_spans=NUM_SPANS)
+    content_queries = [replace(query, video=true_videos.get(query.id, query.video)) for query in queries]
     if retrieved:
-        content_queries = [replace(query, video=true_videos[query.id]) for query in queries]
         results["corpus"] = {"num_videos": engine.info().videos, **_score_corpus(content_queries, retrieved, ranks)}
         if domains := group_domains(content_queries):
             results["corpus_domains"] = {
@@ -139,6 +146,10 @@ def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[R
     if labelled:
         overlaps = score_moments(queries, predictions).full.best_overlaps[:, 0].tolist()
         rows = [{**row, "overlap": overlap} for row, overlap in zip(rows, overlaps, strict=True)]
+    if retrieved:
+        found = score_corpus(content_queries, retrieved).moments.tolist()
+        for row, moment_ranks in zip(rows, found, strict=True):
+            row["corpus"] = {**dict(zip(VCMR, moment_ranks, strict=True)), PRVR: ranks[row["id"]]}
     return evaluation.report("moments", settings=settings, results=results, per_query=rows), predictions
 
 
@@ -146,7 +157,7 @@ def _score_corpus(
     queries: Sequence[LabelledQuery], retrieved: Mapping[str, Sequence[RetrievedMoment]], ranks: Mapping[str, int]
 ) -> dict[str, Any]:
     facts = score_corpus(queries, retrieved).to_dict()
-    return facts | {"PRVR": score_partially_relevant(np.array([ranks[query.id] for query in queries]))}
+    return facts | {PRVR: score_partially_relevant(np.array([ranks[query.id] for query in queries]))}
 
 
 def evaluate_highlights(evaluation: Evaluation) -> tuple[Report, list[Prediction]]:

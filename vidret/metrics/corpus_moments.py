@@ -12,6 +12,8 @@ from vidret.metrics.grounding import temporal_iou, true_spans
 
 CORPUS_THRESHOLDS = (0.5, 0.7)
 CORPUS_RANKS = (1, 5, 10, 100)
+VCMR = tuple(f"VCMR, IoU {threshold}" for threshold in CORPUS_THRESHOLDS)  # names of ranks in reports
+PRVR = "PRVR"
 
 
 class RetrievedMoment(NamedTuple):
