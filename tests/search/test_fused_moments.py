@@ -359,6 +359,32 @@ def test_fewer_spans_of_a_video_are_the_first_of_more(seed: int, k: int, overlap
     assert fewer == more[:k]
 
 
+def make_long_scores(pictures: np.ndarray, texts: Sequence[Text] = ()) -> VideoScores:
+    """Return the scores of a video for one clause with a frame a second."""
+    scores = make_scores(texts)
+    scores.times, scores.pictures = np.arange(len(pictures)) + 0.5, pictures[None]
+    scores.segments = [Segment(1, 0, 0.0, float(len(pictures)))]
+    return scores
+
+
+@pytest.mark.parametrize("num_joined", [1, 15])
+def test_all_passages_are_found_in_which_something_is_said(num_joined: int) -> None:
+    passage = [(2.0 * part, 2.0 * part + 2, 5.0) for part in range(num_joined)]
+    apart = [(100.0 + 10 * index, 103.0 + 10 * index, 4.0) for index in range(40)]
+    found = find(make_long_scores(np.full(600, ABSENT), [*passage, *apart]), make_structure(), k=50)
+    assert times(found) == [(0.0, 2.0 * num_joined), *((start, end) for start, end, _ in apart)]
+
+
+def test_pages_of_one_video_are_parts_of_one_order() -> None:
+    rng = np.random.default_rng(0)
+    levels = np.repeat(rng.integers(0, 5, 300), rng.integers(1, 5, 300))  # neighbours join
+    scores = make_long_scores(levels + rng.normal(0, 0.2, len(levels)))
+    every = find(scores, make_structure(), k=100)
+    assert len(every) > 40
+    for k in (10, 20, 30, 40):
+        assert times(find(scores, make_structure(), k=k)) == times(every[:k])
+
+
 def test_spans_of_a_video_are_not_looked_for_if_enough_others_score_more(monkeypatch: pytest.MonkeyPatch) -> None:
     videos = [make_scores([], pictures=[bump(start, start + 4, height)]) for start, height in enumerate((1, 9, 8, 2))]
     structure = make_structure()

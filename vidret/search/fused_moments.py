@@ -24,7 +24,7 @@ from vidret.video.timeline import LONGEST_STILL_S
 JOIN_S = 1.2  # between utterances, or readings of a text, that form one span
 EDGE_S = 1e-3  # tolerance for an edge at a cut
 MIN_PROBABILITY = 1e-38  # of a span that a head found
-MAX_TEXTS = 12  # of a video and a clause
+MAX_TEXTS, MAX_PASSAGES = 12, 200  # of a video and a clause: texts, and further ones apart from them
 MIN_SPANS = 20  # of a video, at least this many are found, whatever ``k`` is: pages are parts of one order
 JOIN_PICTURES = 0.3  # nats below a span of pictures, within which frames beside it are added
 MIN_OVERLAP_S = 0.5
@@ -119,10 +119,17 @@ def _covers(span: FusedSpan) -> bool:
 
 
 def _find_text_spans(matches: Sequence[Match]) -> list[FusedSpan]:
-    """Return a span for each text, joined with its neighbours of the same source that also match."""
-    spans = []
+    """Return a span for each text, joined with its neighbours of the same source that also match.
+
+    After the best ``MAX_TEXTS``, which may all be of one passage, texts in a span of better ones are left out.
+    """
+    spans, joined = list[FusedSpan](), set[int]()
     by_time = sorted(matches, key=lambda match: match.start)
-    for best in sorted(matches, key=lambda match: -match.evidence)[:MAX_TEXTS]:
+    for best in sorted(matches, key=lambda match: -match.evidence):
+        if len(spans) == MAX_PASSAGES:
+            break
+        if len(spans) >= MAX_TEXTS and id(best) in joined:
+            continue
         join_nats = KINDS[best.source].join_nats
         near = [
             match
@@ -130,6 +137,7 @@ def _find_text_spans(matches: Sequence[Match]) -> list[FusedSpan]:
             if match.source == best.source and abs(match.evidence - best.evidence) <= join_nats
         ]
         group = sorted(_chain(near, best), key=lambda match: -match.evidence)
+        joined.update(map(id, group))
         start, end = min(match.start for match in group), max(match.end for match in group)
         spans.append(
             FusedSpan(start=start, end=max(end, start + MIN_OVERLAP_S), score=best.evidence, parts=tuple(group))
@@ -171,8 +179,7 @@ def _find_picture_spans(
     )
     more: list[Span] = []
     if scores.picture_spans is None:
-        apart = _find_curve_spans(curve, replace(options, overlapping=False))
-        spans = _lengthen(drop_overlapping([widen_in_shot(curve, span, JOIN_PICTURES) for span in apart]), curve)
+        spans = _lengthen(_find_wide_spans(curve, replace(options, overlapping=False)), curve)
         if options.overlapping:
             every = _lengthen(_find_curve_spans(curve, options), curve, overlapping=True)
             more = _add_new(spans, every)[len(spans) :]
@@ -190,6 +197,17 @@ def _add_new(spans: list[AnySpan], more: Sequence[AnySpan]) -> list[AnySpan]:
     """Return spans, and the further ones that have other bounds."""
     known = {(span.start, span.end) for span in spans}
     return spans + [span for span in more if (span.start, span.end) not in known]
+
+
+def _find_wide_spans(curve: Curve, options: LocateOptions) -> list[Span]:
+    """Return ``k`` spans of a curve with the frames beside them that score about as high, or all if there are fewer."""
+    num_found = options.k
+    while True:  # spans that grow into better ones are dropped, and must be replaced
+        apart = _find_curve_spans(curve, replace(options, k=num_found))
+        spans = drop_overlapping([widen_in_shot(curve, span, JOIN_PICTURES) for span in apart])
+        if len(spans) >= options.k or len(apart) < num_found:
+            return spans
+        num_found *= 4
 
 
 def _find_curve_spans(curve: Curve, options: LocateOptions) -> list[Span]:
