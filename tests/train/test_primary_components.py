@@ -85,6 +85,23 @@ def test_few_vectors_are_their_own_components() -> None:
     assert torch.linalg.matrix_rank(keep_components(vectors, 2) - vectors.mean(dim=0)) == 2
 
 
+@pytest.mark.parametrize("shape", [(9, 5), (5, 9), (6, 6)])
+def test_gradients_of_components_match_finite_differences(shape: tuple[int, int]) -> None:
+    vectors = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda rows: keep_components(rows, 2).sin(), (vectors,))
+
+
+@pytest.mark.parametrize("num_equal", [10, 64])
+def test_equal_videos_have_finite_gradients(num_equal: int) -> None:
+    videos, texts, firsts = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0)).unbind()
+    videos[:num_equal] = videos[0]
+    videos.requires_grad_()
+    torch.autograd.backward(add_terms(primary_losses(videos, texts, firsts, torch.tensor(4.6))))
+    assert videos.grad is not None
+    assert videos.grad.isfinite().all()
+    assert videos.grad.any()
+
+
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
 def test_training_leaves_the_first_positions_as_they_are(world: Path, tmp_path: Path) -> None:
     text = TextShape(context=32, vocabulary=49408, width=32, layers=1, heads=2, dim=32)

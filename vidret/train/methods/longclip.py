@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
@@ -60,8 +61,34 @@ def keep_components(vectors: Float[Tensor, "pair dim"], num_components: int) -> 
     if len(vectors) <= num_components + 1:
         return vectors
     mean = vectors.mean(dim=0)
-    components: Tensor = torch.linalg.svd(vectors - mean, full_matrices=False).Vh[:num_components]
-    return mean + (vectors - mean) @ components.T @ components
+    projection: Tensor = _Projection.apply(vectors - mean, num_components)  # type: ignore[no-untyped-call, unused-ignore]
+    return mean + (vectors - mean) @ projection
+
+
+class _Projection(torch.autograd.Function):
+    """The projection onto the first principal components of centred vectors.
+
+    Its gradient depends only on the differences of kept and dropped variances. That of the singular value decomposition
+    itself divides by all differences, which gives NaN for a batch with several equal vectors, such as black videos.
+    """
+
+    @staticmethod
+    def forward(ctx, centred: Tensor, num_components: int) -> Tensor:  # type: ignore[no-untyped-def]
+        _, lengths, axes = torch.linalg.svd(centred, full_matrices=True)
+        ctx.save_for_backward(centred, lengths, axes[:num_components], axes[num_components:])
+        projection: Tensor = axes[:num_components].T @ axes[:num_components]
+        return projection
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+        centred, lengths, kept, dropped = ctx.saved_tensors
+        variances = functional.pad(lengths.square(), (0, len(kept) + len(dropped) - len(lengths)))
+        gaps = variances[: len(kept), None] - variances[len(kept) :]
+        turn = kept @ (grad + grad.T) @ dropped.T / gaps.clamp_min(torch.finfo(gaps.dtype).tiny)
+        turn = turn.where(gaps > torch.finfo(gaps.dtype).eps * variances[0], 0)
+        change = kept.T @ turn @ dropped
+        return centred @ (change + change.T), None
 
 
 CLIP_CONTEXT, STRETCH = 77, 4
