@@ -403,7 +403,9 @@ def test_video_has_the_paths_of_its_copies(tmp_path: Path) -> None:
             video, ("/videos/a.mp4", "/videos/v1.mp4"), 40.0, {"codec": "grey"}, True, "", NUM_SEGMENTS, 5.0
         )
         assert store.videos.find() == store.videos.find(ids=[video]) == [expected]
-        assert store.videos.find(Filters(folder="/videos/v1.mp4"))[0].paths == ("/videos/v1.mp4",)
+        for filters in (Filters(folder="/videos/v1.mp4"), Filters(before=5), Filters(filmed_before=5)):
+            assert store.videos.find(filters)[0].paths == ("/videos/v1.mp4",)
+            assert store.files.paths_of([video, 9], filters) == {video: ["/videos/v1.mp4"], 9: []}
         assert store.videos.find(ids=[video + 1]) == []
 
 

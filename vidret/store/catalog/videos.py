@@ -65,6 +65,8 @@ class Files:
     def paths_of(self, videos: Sequence[int], filters: Filters = ALL_VIDEOS) -> dict[int, list[str]]:
         """Return the live paths of each video that match the filters, in the order of ``rank_path``."""
         paths: dict[int, list[str]] = {int(video): [] for video in videos}
+        if has_fact_filters(filters):
+            return paths | {found.id: [*found.paths] for found in Videos(self._tables).find(filters, ids=videos)}
         condition = f"{MATCHING} AND video IN (SELECT value FROM json_each(?7))"
         rows = self._database.rows(
             f"SELECT path, video, {INTACT['files']} {condition}", *filter_values(filters), ids_to_json(videos)
