@@ -774,7 +774,7 @@ class Engine(VideoLibrary):
 
         Args:
             llm: The endpoint that gets frames of each segment.
-            options: The budget, and the content of the requests.
+            options: The budget, and the requests for a segment.
             on_progress: Called with the number of segments done and the total.
 
         Returns:

@@ -165,7 +165,7 @@ def test_reply_becomes_one_printable_line(reply: str, text: str) -> None:
     assert len(read_description("word " * 1000)) <= 300
 
 
-@pytest.mark.parametrize("settings", [{"max_calls": 0}, {"frames": 0}, {"width": 8}])
+@pytest.mark.parametrize("settings", [{"max_calls": 0}, {"choices": 4}])
 def test_invalid_describing_is_refused(settings: dict[str, int]) -> None:
     with pytest.raises(VidretError, match="must be"):
         DescribeOptions(**settings)

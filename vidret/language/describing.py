@@ -39,6 +39,7 @@ WHAT = (
     "what happens: who or what does what, with what, and how",
     "what tells these seconds from others: the details that are unusual, and where it is",
 )
+NUM_FRAMES, FRAME_WIDTH = 3, 512  # of a segment in one request, and their maximum in pixels
 MOST_OTHERS = 1000  # segments that a description is compared with
 
 
@@ -48,21 +49,16 @@ class DescribeOptions:
 
     Attributes:
         max_calls: Maximum number of requests in one run.
-        frames: Frames of a segment in one request.
-        width: Maximum width of a frame in pixels.
         choices: Requests for a segment, 1 to 3, each in other words. The most specific of several descriptions is kept:
             the one that fits its own segment best, compared with other segments of the index.
     """
 
     max_calls: int = 500
-    frames: int = 3
-    width: int = 512
     choices: int = 1
 
     def __post_init__(self) -> None:
-        if self.max_calls < 1 or not 1 <= self.frames <= 8 or not 32 <= self.width <= 1280:
-            got = f"{self.max_calls}, {self.frames} and {self.width}"
-            raise VidretError(f"max_calls must be at least 1, frames in 1 to 8 and width in 32 to 1280, got {got}")
+        if self.max_calls < 1:
+            raise VidretError(f"max_calls must be at least 1, got {self.max_calls}")
         if not 1 <= self.choices <= len(WHAT):
             raise VidretError(f"choices must be between 1 and {len(WHAT)}, got {self.choices}")
 
@@ -187,10 +183,8 @@ class _Run:
     def _draw_frames(self, video: StoredVideo, segment: Segment) -> list[bytes] | None:
         """Return frames of a segment; an empty list if one cannot be decoded, None if the file is missing."""
         try:
-            return [
-                self._draw(video, time_s, self._options.width)
-                for time_s in spread_times(segment.start, segment.end, self._options.frames)
-            ]
+            times = spread_times(segment.start, segment.end, NUM_FRAMES)
+            return [self._draw(video, time_s, FRAME_WIDTH) for time_s in times]
         except VidretError as error:
             is_there = any(map(may_exist, video.paths)) and not isinstance(error, UnreachableError)
             return [] if is_there else None

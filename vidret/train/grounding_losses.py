@@ -132,8 +132,9 @@ def grounding_losses(
     """Compute all terms for a batch, in which each sample is a video with its query.
 
     A head for highlights only has no distances and no targets: its logits, one per frame, are compared with the
-    saliency, and the boundary term is 0. Everything is computed in float32 or better, even under autocast. A sample
-    without a positive frame is left out of the last three terms, as a negative, too.
+    saliency, and the boundary term is 0; elsewhere, it is the mean absolute error in strides. Everything is computed in
+    float32 or better, even under autocast. A sample without a positive frame is left out of the last three terms, as a
+    negative, too.
 
     Args:
         output: Output of the head.
@@ -148,10 +149,13 @@ def grounding_losses(
             promote_half, (output.logits, output.video, output.query, output.layer_videos, output.layer_queries)
         )
         if output.distances is None or targets is None:
-            classes, boundaries = soft_saliency_loss(logits, saliency, output.point_mask), logits.new_zeros(())
+            labels, boundaries = saliency[output.point_mask], logits.new_zeros(())
+            logits = logits[output.point_mask]
+            classes = mean_or_zero(functional.binary_cross_entropy_with_logits(logits, labels, reduction="none"))
         else:
             classes = focal_loss(logits, targets.positive, output.point_mask)
-            boundaries = boundary_loss(output.distances, targets, output.point_mask)
+            near = targets.positive & output.point_mask
+            boundaries = mean_or_zero((output.distances[near] - targets.distances[near]).abs().flatten())
         frames = saliency_loss(video, query, saliency, output.frame_mask, positive, across_samples=across_samples)
         rows = (positive != NO_FRAME).nonzero().flatten()
         videos, queries = layer_videos[:, rows, positive[rows]], layer_queries[:, rows]
@@ -173,21 +177,6 @@ def focal_loss(
     """
     signed = logits.where(positive, -logits)[mask]
     return mean_or_zero(-functional.logsigmoid(signed) * torch.sigmoid(-signed).square())
-
-
-def boundary_loss(
-    distances: Float[Tensor, "sample point 2"], targets: PointTargets, mask: Bool[Tensor, "sample point"]
-) -> Float[Tensor, ""]:
-    """Compute the mean absolute error of the distances of positive points, in strides."""
-    positive = targets.positive & mask
-    return mean_or_zero((distances[positive] - targets.distances[positive]).abs().flatten())
-
-
-def soft_saliency_loss(
-    logits: Float[Tensor, "sample frame"], saliency: Float[Tensor, "sample frame"], mask: Bool[Tensor, "sample frame"]
-) -> Float[Tensor, ""]:
-    """Compute the binary cross-entropy of frames with a saliency in 0..1, for a head for highlights only."""
-    return mean_or_zero(functional.binary_cross_entropy_with_logits(logits[mask], saliency[mask], reduction="none"))
 
 
 def saliency_loss(
