@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import vidret.train.methods
 from tests.train.small import METHODS, draw_captioned, ignores_lightning, make_module, make_trainer, open_data
@@ -48,6 +49,18 @@ def test_method_fulfils_its_contract(name: str, train_all: bool) -> None:
         whole, alone = model.score(texts, prepared), model.score(first, prepared)
     assert whole.shape == (NUM_PAIRS, NUM_PAIRS)
     torch.testing.assert_close(alone[0], whole[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_biases_norms_and_scales_trained_from_scratch_do_not_decay(name: str) -> None:
+    module = make_module(name)
+    groups = parameter_groups(module.model, module._recipe.rule)
+    norms = [path for path, part in module.model.named_modules() if isinstance(part, nn.LayerNorm)]
+    exempt = {f"{path}.weight" for path in norms}
+    for group in groups:
+        for weight in group["names"]:
+            decays = not (weight in exempt or weight.endswith(("bias", "logit_scale")))
+            assert (group["weight_decay"] > 0) == decays, weight
 
 
 @pytest.mark.parametrize("name", METHODS)

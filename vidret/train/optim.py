@@ -25,6 +25,7 @@ HALF_LR = 1e-4  # rates below this give steps below the resolution of a half-pre
 FROM_SCRATCH = (0.9, 0.98)  # betas of CLIP's own training (Radford et al. 2021, table 18)
 # Embeddings of pixels and token ids, which CLIP4Clip and UCoFiA freeze.
 INPUTS = re.compile(r"encoder\.(text\.(embedding|positions)|vision\.(class_embedding|positions|patches|ln_pre))\b")
+NORM = re.compile(r"\.(ln_|(pre)?norm)")  # in names of weights of layer norms
 
 
 class Setting(NamedTuple):
@@ -76,7 +77,7 @@ def _train_all(name: str, *, lr: float, unused: frozenset[str]) -> Setting | Non
     """Train every weight that the losses depend on at one learning rate; biases, norms and scales do not decay."""
     if name in unused:
         return None
-    decays = not (".ln_" in name or name.endswith(("bias", "logit_scale")))
+    decays = not (NORM.search(name) or name.endswith(("bias", "logit_scale")))
     return Setting("all", lr, 0.05) if decays else Setting("all without decay", lr, 0.0)
 
 
