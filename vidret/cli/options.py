@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -60,9 +61,9 @@ def find_own_index() -> Path:
 def name_index(index: Path) -> str:
     """Return the option that a command needs for this index, empty for the one that it takes by default."""
     with contextlib.suppress(StoreError):  # the user has no home folder
-        if index == (DEFAULT_INDEX if DEFAULT_INDEX.exists() else find_own_index()):
+        if index.absolute() == (DEFAULT_INDEX if DEFAULT_INDEX.exists() else find_own_index()).absolute():
             return ""
-    return f" --index {index}"
+    return f" --index {shlex.quote(str(index))}"
 
 
 OPTION = "option"  # in the metadata of a field

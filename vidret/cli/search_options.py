@@ -17,6 +17,7 @@ from vidret.cli.options import (
     Expansion,
     expand_fields,
     make_parameter,
+    name_index,
     option,
     option_field,
     with_fields,
@@ -38,6 +39,8 @@ from vidret.types import (
 )
 
 if TYPE_CHECKING:
+    from vidret.client import RemoteEngine
+    from vidret.engine import Engine
     from vidret.types import CopyGroup, Hit, Moment, SharedFootage
 
 SWITCH = {True: "on", False: "off"}
@@ -136,10 +139,15 @@ SaveOption = Annotated[
 ]
 
 
-def save_search(engine: VideoLibrary, name: str, query: str, options: SearchOptions | LocateOptions) -> None:
+def save_search(engine: "Engine | RemoteEngine", name: str, query: str, options: SearchOptions | LocateOptions) -> None:
     """Save a search in the index, and print how to run it again."""
+    from vidret.client import RemoteEngine
+
     engine.save_collection(SavedCollection.of_search(name, query, options))
-    print_message(f"saved; to run it again: vidret collection show {shlex.quote(name)}")
+    if isinstance(engine, RemoteEngine):
+        print_message(f"saved at {engine.url}")
+    else:
+        print_message(f"saved; to run it again: vidret collection show {shlex.quote(name)}{name_index(engine.path)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,20 +5,32 @@ from pathlib import Path
 import pytest
 
 from tests.cli.runner import Runner
+from tests.scripted_server import Reply, serve
 from tests.video.films import write_video
+from vidret.client import RemoteEngine
+from vidret.types import SavedCollection
 from vidret.video.probe import probe
 
 
-@pytest.mark.usefixtures("index")
-def test_searches_are_saved_and_run_again(run: Runner) -> None:
+def test_searches_are_saved_and_run_again(run: Runner, index: Path) -> None:
     saved = run.err("search", "red", "-k", 1, "--save", "my reds")
-    assert "saved; to run it again: vidret collection show 'my reds'" in saved
-    run.out("locate", "blue", "-k", 1, "--save", "blues")
+    assert f"saved; to run it again: vidret collection show 'my reds' --index {index}" in saved
+    run.monkeypatch.chdir(index.parent)
+    index.rename("my index")
+    again = run.err("locate", "blue", "-k", 1, "--save", "blues", "--index", "my index")
+    assert again.startswith(f"saved; to run it again: vidret collection show blues --index '{index.parent}/my index'")
+    Path("my index").rename("vidret-index")
+    run.monkeypatch.delenv("VIDRET_INDEX")
+    again = run.err("locate", "black", "-k", 1, "--save", "blacks")
+    assert again.startswith("saved; to run it again: vidret collection show blacks located")
+    run.out("collection", "remove", "blacks")
     rows = [" ".join(line.split()) for line in run.out("collection", "list").splitlines()]
     assert rows == ["name what query", "blues search for moments blue", "my reds search for videos red"]
     assert run.out("collection", "show", "my reds") == run.out("search", "red", "-k", 1)
     assert run.out("collection", "show", "blues") == run.out("locate", "blue", "-k", 1)
     assert run.out("collection", "show", "blues", "--format", "edl").startswith("TITLE: blues\n")
+    table = run.out("collection", "show", "blues", "--format", "csv")
+    assert table == run.out("locate", "blue", "-k", 1, "--format", "csv"), "the query is not the name"
     assert '"by": "curve"' in run.out("collection", "show", "my reds", "--format", "json")
     for command, name in (("search", "second"), ("locate", "second moment")):
         second = run(command, "red", "-k", 1, "--offset", 1)[1]
@@ -30,6 +42,15 @@ def test_searches_are_saved_and_run_again(run: Runner) -> None:
     run.check_refusal("search red --like red.mp4@1 --save x", 1, "teach a concept")
     run.check_refusal("search red --by moment --save x", 2, "--by video")
     run.check_refusal("locate red red.mp4 --save x", 2, "of all videos")
+
+
+def test_a_search_that_a_server_keeps_is_not_in_an_index_here(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[SavedCollection] = []
+    monkeypatch.setattr(RemoteEngine, "save_collection", lambda _engine, collection: kept.append(collection))
+    with serve() as server:
+        server.replies = [Reply({"hits": []})]
+        assert f"saved at {server.url}" in run.err("search", "red", "--save", "reds", "--server", server.url)
+    assert [(collection.name, collection.query) for collection in kept] == [("reds", "red")]
 
 
 @pytest.mark.usefixtures("own_index")

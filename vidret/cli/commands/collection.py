@@ -69,7 +69,8 @@ def show_kept_command(*, name: NameArgument, index: IndexOption = DEFAULT_INDEX,
     else:
         if collection.finds and not results:
             print_message(nothing)
-        print_moments(as_moments(results), name, shape, first_rank=first_rank)
+        title = collection.query if collection.finds and shape.form == "csv" else name
+        print_moments(as_moments(results), title, shape, first_rank=first_rank)
 
 
 @group.command("add")
