@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.goldens import Case, check_close, find_cases
-from vidret.train.grounding_losses import PointTargets, draw_positive, find_targets, spans_in_frames
+from vidret.train.grounding_losses import PointTargets, draw_positive, find_positive, find_targets, spans_in_frames
 
 GOLDENS = [case for case in find_cases("r2tuning") if "target.reg" in case.outputs]
 
@@ -147,6 +147,23 @@ def test_without_salient_frames_there_is_no_positive_frame() -> None:
     assert draw(saliency, mask)[::2] == [-1, -1]
     assert draw(saliency, mask)[1] in (0, 1)
     assert draw(saliency, torch.zeros_like(mask)) == [-1, -1, -1]
+
+
+def test_highlights_are_above_the_median_of_their_video() -> None:
+    rated = [0.1, 0.4, 0.2, 0.3, 0.9]  # every frame of TVSum has a rating
+    saliency = torch.tensor(
+        [rated, [0.0, 1.0, 1.0, 1.0, math.nan], [0.0, 0.5, 0.0, 1.0, 0.0], [0.2, 0.2, 0.2, 0.2, 0.2]]
+    )
+    mask = torch.tensor([[True] * 4 + [False], [True] * 4 + [False], [True] * 5, [True] * 5])
+    for highlights, expected in (
+        (True, [[1, 3], [1, 2, 3], [1, 3], [0, 1, 2, 3, 4]]),
+        (False, [[0, 1, 2, 3], [1, 2, 3], [1, 3], [0, 1, 2, 3, 4]]),
+    ):
+        positive = find_positive(saliency, mask, highlights=highlights)
+        assert [row.nonzero().flatten().tolist() for row in positive] == expected
+        for seed in range(20):
+            drawn = draw_positive(saliency, mask, torch.Generator().manual_seed(seed), highlights=highlights)
+            assert positive[torch.arange(4), drawn].all()
 
 
 @pytest.mark.parametrize("case", GOLDENS, ids=lambda case: case.folder.name)

@@ -15,7 +15,7 @@ from vidret.ground.checkpoint import HeadCard, HeadRecipe
 from vidret.ground.head import GroundingHead
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.spans import overlap
-from vidret.train.grounding_losses import head_losses, predict
+from vidret.train.grounding_losses import find_positive, head_losses, predict
 from vidret.train.module import ModelDescription, TrainedModule, check_rates
 from vidret.train.optim import r2_optimizer
 
@@ -157,12 +157,13 @@ class GroundingModule(TrainedModule):
     def validation_step(self, batch: GroundingBatch, _batch_index: int) -> None:
         """Store the highest overlap of each query's first span with a labelled one.
 
-        For a head for highlights only, store 1 or 0: whether the most salient frame is labelled.
+        For a head for highlights only, store 1 or 0: whether the most salient frame is positive.
         """
         output = predict(self.head, batch)
+        is_positive = find_positive(batch.saliency, batch.frame_mask, highlights=True)
         for row, result in enumerate(self.head.decode(output, fps=self.fps)):
             if output.distances is None:
-                self._evaluated.append(float(batch.saliency[row, int(np.argmax(result.saliency))] > 0))
+                self._evaluated.append(float(is_positive[row, int(np.argmax(result.saliency))]))
                 continue
             spans = postprocess_spans(result, self.card, duration=float(batch.durations[row]))
             labelled = batch.spans[row, batch.span_mask[row]].cpu().numpy()

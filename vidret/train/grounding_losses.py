@@ -85,17 +85,38 @@ def spans_in_frames(
     return torch.stack([start.where(~is_short, centre - 0.5), end.where(~is_short, centre + 0.5)], dim=-1)
 
 
+def find_positive(
+    saliency: Float[Tensor, "sample frame"], mask: Bool[Tensor, "sample frame"], *, highlights: bool = False
+) -> Bool[Tensor, "sample frame"]:
+    """Return True for real frames with a saliency above 0.
+
+    For ``highlights``, it must be above the median of the video's frames, as published for TVSum, where hardly any is
+    0; unless none is, as where most clips are labelled as highlights.
+    """
+    is_positive = (saliency > 0) & mask
+    if not highlights:
+        return is_positive
+    medians = saliency.masked_fill(~mask, math.nan).nanmedian(dim=1, keepdim=True).values
+    stands_out = is_positive & (saliency > medians)
+    return stands_out.where(stands_out.any(dim=1, keepdim=True), is_positive)
+
+
 def draw_positive(
-    saliency: Float[Tensor, "sample frame"], mask: Bool[Tensor, "sample frame"], generator: torch.Generator
+    saliency: Float[Tensor, "sample frame"],
+    mask: Bool[Tensor, "sample frame"],
+    generator: torch.Generator,
+    *,
+    highlights: bool = False,
 ) -> Int[Tensor, " sample"]:
-    """Draw one frame per sample, uniformly among those with a saliency above 0; -1 if there is none.
+    """Draw one frame per sample, uniformly among its positive ones; -1 if there is none.
 
     Args:
         saliency: One label per frame.
         mask: False where a frame is padding, whose values have no effect.
         generator: Source of randomness; it may be on another device than the labels.
+        highlights: See ``find_positive``.
     """
-    is_candidate = (saliency > 0) & mask
+    is_candidate = find_positive(saliency, mask, highlights=highlights)
     keys = torch.rand(saliency.shape, generator=generator, device=generator.device).to(saliency.device)
     frames = keys.masked_fill(~is_candidate, -1).argmax(dim=1)
     return frames.where(is_candidate.any(dim=1), NO_FRAME)
@@ -116,7 +137,8 @@ def head_losses(
     if output.distances is not None:
         num_frames = batch.frame_mask.sum(dim=1)
         targets = find_targets(output.points, batch.spans, batch.span_mask, num_frames, fps=fps)
-    positive = draw_positive(batch.saliency.cpu(), batch.frame_mask.cpu(), generator).to(output.logits.device)
+    labels = batch.saliency.cpu(), batch.frame_mask.cpu()
+    positive = draw_positive(*labels, generator, highlights=targets is None).to(output.logits.device)
     return grounding_losses(output, targets=targets, saliency=batch.saliency, positive=positive, **weights)
 
 
