@@ -175,8 +175,8 @@ def _check_sizes(
     if not can_be_significant(num_ours, num_theirs, num_phrases):
         advice = "; fewer phrases (--phrases FILE) need fewer" if num_phrases > 1 else ""
         raise NoComparisonError(
-            f"{folder}: {num_ours} videos and {num_theirs} to compare with are too few for a claim about "
-            f"{format_count(num_phrases, 'phrase')}: {count_needed(num_phrases)} in each set are enough{advice}"
+            f"{folder}: {format_count(num_ours, 'video')} and {num_theirs} to compare with are too few for a claim "
+            f"about {format_count(num_phrases, 'phrase')}: {count_needed(num_phrases)} in each set are enough{advice}"
         )
 
 

@@ -157,6 +157,7 @@ def test_wrong_use_is_refused(run_grounded: Runner, tmp_path: Path, monkeypatch:
         ("locate rain --weak --format edl --fps 23.5", 2, "fps must be a whole number in 1..100"),
         ("locate rain --weak nowhere.mp4", 1, "not in the index"),
         ("locate red car", 1, "car: not in the index; a query of several words goes in quotes"),
+        ("locate red first", 1, "first.mp4? A query of several words goes in quotes"),
         ("locate rain --weak --head gone.safetensors", 2, "the file of a head, got gone.safetensors"),
         ("locate rain --weak --head text.txt", 1, "text.txt: "),
         ("index films --index new --prepare-moments", 2, "needs a --head, got none"),

@@ -130,7 +130,8 @@ def locate_command(
     except MissingVideoError as error:
         if video is None or " " in query or Path(video).suffix:
             raise
-        raise MissingVideoError(f"{error}; a query of several words goes in quotes") from error
+        joined = f"{error} A" if str(error).endswith("?") else f"{error}; a"
+        raise MissingVideoError(f"{joined} query of several words goes in quotes") from error
     if not moments:
         print_message(explain_nothing(options))
     print_moments(moments, query, shape, first_rank=options.offset + 1)
