@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from vidret.data.benchmarks.registry import DATASETS
-from vidret.data.records import Split, VideoSpan, find_videos
+from vidret.data.records import Split, VideoSpan, find_videos, video_stem
 from vidret.errors import VidretError
 
 
@@ -200,12 +200,12 @@ def keep_domain(split: Split, domain: str) -> Split:
 
 
 def source_of(video_id: str) -> str:
-    """Return the id of the video that a clip was cut from, if its name has times, else the id itself.
+    """Return the id of the video that a clip was cut from, if its name has times, else the id without a suffix.
 
-    >>> source_of("NUsG9BgSes0_210.0_360.0"), source_of("-4wsuPCjDBc_5_15"), source_of("video7020")
+    >>> source_of("NUsG9BgSes0_210.0_360.0"), source_of("-4wsuPCjDBc_5_15.mp4"), source_of("video7020")
     ('NUsG9BgSes0', '-4wsuPCjDBc', 'video7020')
     """
-    return CLIP_TIMES.sub("", video_id)
+    return CLIP_TIMES.sub("", video_stem(video_id))
 
 
 def drop_unreadable(
