@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -110,9 +111,26 @@ def test_ffmpeg_reads_the_chapters(query: str, tmp_path: Path) -> None:
     moments = [make_moment(start=7.2504, end=9.9996), make_moment(start=0, end=1.5), make_moment(start=11, end=11.0001)]
     found = read_chapters(to_chapters(moments, query=query), tmp_path)
     titles = [f"{query} ({chapter_number})" for chapter_number in (1, 2, 3)]
-    assert found == [(0, 1.5, titles[0]), (7.25, 10.0, titles[1]), (11, 11.001, titles[2])]
+    gaps = [(1.5, 7.25, ""), (10.0, 11, "")]
+    assert found == [(0, 1.5, titles[0]), gaps[0], (7.25, 10.0, titles[1]), gaps[1], (11, 11.001, titles[2])]
     found = read_chapters(to_chapters(moments[1:2], query=query), tmp_path)
     assert found == [(0, 1.5, query + " " * query.endswith("\\"))]  # ffmpeg's reader needs a character there
+
+
+@pytest.mark.skipif(not hasattr(InputContainer, "chapters"), reason="PyAV reads chapters from 16 on")
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_chapters_keep_their_times_in_a_film(ffmpeg: str, tmp_path: Path, suffix: str) -> None:
+    film, marked = write_film(tmp_path / "film.mp4", ("red", 9)), tmp_path / f"marked{suffix}"
+    moments = [make_moment(start=2, end=3), make_moment(start=5, end=6), make_moment(start=6, end=7)]
+    (tmp_path / "out.ffmeta").write_text(to_chapters(moments, query="car"))
+    options = ("-map_metadata", "1", "-codec", "copy")
+    subprocess.run(
+        [ffmpeg, "-i", film, "-i", tmp_path / "out.ffmeta", *options, marked], check=True, capture_output=True
+    )
+    with av.open(str(marked)) as container:
+        chapters: list[Any] = [chapter for chapter in container.chapters() if chapter["metadata"].get("title")]
+    times = [tuple(float(chapter[end] * chapter["time_base"]) for end in ("start", "end")) for chapter in chapters]
+    assert times == [(2, 3), (5, 6), (6, 7)]
 
 
 @pytest.mark.parametrize("query", ["car", "<b>car</b>\n\n2\n00:00:01,000 --> 00:00:02,000", "\u8eca"])

@@ -130,6 +130,7 @@ def to_chapters(moments: Sequence[Moment], *, query: str) -> str:
 
     To add them to the video: ``ffmpeg -i video.mp4 -i out.ffmeta -map_metadata 1 -codec copy with-chapters.mp4``. A
     chapter lasts at least a millisecond. Several chapters are numbered, because all of them have the query as title.
+    Chapters without a title fill the time before and between them, since MP4 files have no gaps between chapters.
 
     Raises:
         VidretError: The moments are of several videos, or overlap: players show one chapter at a time.
@@ -141,13 +142,20 @@ def to_chapters(moments: Sequence[Moment], *, query: str) -> str:
         if other.start < one.end:
             spans = " and ".join(f"{format_time(moment.start)} to {format_time(moment.end)}" for moment in (one, other))
             raise VidretError(f"chapters must not overlap, got {spans}")
-    lines = [";FFMETADATA1"]
+    lines, last_ms = [";FFMETADATA1"], 0
     for chapter_number, moment in enumerate(ordered, start=1):
         start_ms = round(moment.start * 1000)
         end_ms = max(round(moment.end * 1000), start_ms + 1)
         title = escape_metadata(query if len(ordered) == 1 else f"{query} ({chapter_number})")
-        lines += ["[CHAPTER]", "TIMEBASE=1/1000", f"START={start_ms}", f"END={end_ms}", f"title={title}"]
+        lines += list_chapter(last_ms, start_ms, "") if start_ms > last_ms else []
+        lines += list_chapter(start_ms, end_ms, title)
+        last_ms = end_ms
     return "\n".join(lines) + "\n"
+
+
+def list_chapter(start_ms: int, end_ms: int, title: str) -> list[str]:
+    """Return the lines of a chapter, given its title with escapes."""
+    return ["[CHAPTER]", "TIMEBASE=1/1000", f"START={start_ms}", f"END={end_ms}", f"title={title}"]
 
 
 def escape_metadata(text: str) -> str:
