@@ -123,16 +123,17 @@ class PaddedWords:
     def tokenizer(self) -> "PaddedWords":
         return self
 
-    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        rows = [[9 + len(word) for word in text.split()] for text in texts]
-        return torch.tensor([[*row, *[1] * (77 - len(row))] for row in rows])
+    def __call__(self, texts: Sequence[str], context_length: int = 77) -> torch.Tensor:
+        rows = [[9 + len(word) for word in text.split()][:context_length] for text in texts]
+        return torch.tensor([[*row, *[1] * (context_length - len(row))] for row in rows])
 
 
 def test_words_without_a_start_token_are_all_kept(model: Any, caplog: pytest.LogCaptureFixture) -> None:
     other = OpenClipEncoder("other", model, PaddedWords(), device=CPU, dtype=torch.float32)
     with caplog.at_level(logging.WARNING, "vidret"):
         lengths = [len(text.words) for text in other.encode_text(["one two three", "", "much longer than these"])]
-    assert lengths == [3, 1, 4]
+        lengths.append(len(other.encode_text(["word " * 77])[0].words))
+    assert lengths == [3, 1, 4, 77]
     assert not caplog.records
 
 

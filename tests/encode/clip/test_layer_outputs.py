@@ -285,6 +285,18 @@ def test_a_long_text_is_truncated_with_a_warning(caplog: pytest.LogCaptureFixtur
     assert record.getMessage().endswith("... (and 1 other text)")
 
 
+def test_a_text_that_just_fits_is_read_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    encoder, text = make_encoder("plain"), "word " * 75
+    with caplog.at_level(logging.WARNING, "vidret"):
+        (split,), (cut,) = encoder.encode_text([text]), make_encoder("plain", cuts_texts=True).encode_text([text])
+        (layers,) = encoder.encode_text_layers([text], 1)
+    np.testing.assert_array_equal(split.sentence, cut.sentence)
+    assert (len(split.words), layers.layers.shape[1]) == (75, 77)
+    assert not caplog.records
+    encoder.encode_text([text + "word"])
+    assert "a text is split into 2 parts" in caplog.text
+
+
 @pytest.mark.parametrize("call", ["encode_text", "encode_text_layers"])
 def test_truncated_texts_of_several_batches_are_one_warning(caplog: pytest.LogCaptureFixture, call: str) -> None:
     encoder = make_encoder("plain", batch_size=1, cuts_texts=True)

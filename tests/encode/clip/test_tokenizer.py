@@ -23,5 +23,5 @@ def test_a_truncated_text_keeps_its_end_token(num_words: int) -> None:
 
 def test_no_texts_give_no_rows_and_short_lengths_are_rejected() -> None:
     assert clip_words([], 9).shape == (0, 9)
-    with pytest.raises(ValueError, match="num_words must be at least 3, got 2"):
+    with pytest.raises(ValueError, match="context_length must be at least 3, got 2"):
         clip_words(["a"], 2)

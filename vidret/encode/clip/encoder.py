@@ -163,16 +163,17 @@ class ClipEncoder:
         return embeddings
 
     def _fits(self, text: str) -> bool:
-        if self._cuts_texts:
-            return True
-        ids = self._tokenizer([text])
-        return bool(int(ids.argmax()) < ids.shape[1] - 1)
+        return self._cuts_texts or self._is_read_whole(text, self.card.text.context)
+
+    def _is_read_whole(self, text: str, context: int) -> bool:
+        """Return whether a text has at most ``context`` tokens, with start and end; a longer row shows any more."""
+        return int(self._tokenizer([text], context_length=context + 1).argmax()) < context
 
     def _encode_short(self, texts: Sequence[str], *, cut: dict[str, int]) -> list[TextEmbedding]:
         ids = self._tokenizer(list(texts)).to(self._device)
         states = self._model.text(ids)[1].float().cpu()
         embeddings = []
-        for text, row, end in zip(texts, states, find_ends(texts, ids, cut), strict=True):
+        for text, row, end in zip(texts, states, self._find_ends(texts, ids, cut), strict=True):
             units = functional.normalize(row[: end + 1], dim=-1).numpy()
             words = units[1 : max(end, 2)]  # an empty text is represented by its end token
             states = row[: end + 1].numpy().copy()  # a view would keep the whole batch
@@ -217,22 +218,22 @@ class ClipEncoder:
             chunk = list(texts[start : start + self._batch_size])
             ids = self._tokenizer(chunk).to(self._device)
             layers = self._model.text.layers(ids, num_layers=num_layers).float().cpu().numpy()
-            for index, (text, end) in enumerate(zip(chunk, find_ends(chunk, ids, cut), strict=True)):
+            for index, (text, end) in enumerate(zip(chunk, self._find_ends(chunk, ids, cut), strict=True)):
                 words.append(LayerWords(text, layers[:, index, : end + 1].copy()))  # a view would keep the whole batch
         warn_of_cut(cut)
         return words
 
+    def _find_ends(self, texts: Sequence[str], ids: Int[torch.Tensor, "text word"], cut: dict[str, int]) -> list[int]:
+        """Return the index of each end token, the highest id; note in ``cut`` how much is read of truncated texts."""
+        ends: list[int] = ids.argmax(dim=-1).tolist()
+        context = ids.shape[1]
+        full = (text for text, end in zip(texts, ends, strict=True) if end == context - 1)
+        cut.update((text, context - 2) for text in full if not self._is_read_whole(text, context))
+        return ends
+
     def _check_num_layers(self, num_layers: int, num_available: int) -> None:
         if not 1 <= num_layers <= num_available:
             raise EncoderError(f"num_layers must be in 1..{num_available} for {self.name}, got {num_layers}")
-
-
-def find_ends(texts: Sequence[str], ids: Int[torch.Tensor, "text word"], cut: dict[str, int]) -> list[int]:
-    """Return the index of each text's end token, which has the highest id; note in ``cut`` how much is read of some."""
-    ends: list[int] = ids.argmax(dim=-1).tolist()
-    last = ids.shape[1] - 1
-    cut.update((text, last - 1) for text, end in zip(texts, ends, strict=True) if end == last)
-    return ends
 
 
 def warn_of_cut(cut: Mapping[str, int]) -> None:

@@ -97,14 +97,14 @@ def stretch_positions(table: Float[Tensor, "word width"], *, factor: int = 4) ->
     return torch.cat([table[:KEPT_POSITIONS], stretched.flatten(0, 1)])
 
 
-def clip_words(texts: Sequence[str], num_words: int) -> Int[Tensor, "text word"]:
-    """Return each text's start token, word pieces and end token, padded with zeros to ``num_words``.
+def clip_words(texts: Sequence[str], context_length: int) -> Int[Tensor, "text word"]:
+    """Return each text's start token, word pieces and end token, padded with zeros to ``context_length``.
 
-    Longer texts keep their first ``num_words - 2`` pieces; the end token is always present.
+    Longer texts keep their first ``context_length - 2`` pieces; the end token is always present.
     """
-    if num_words < 3:
-        raise ValueError(f"num_words must be at least 3, got {num_words}")
-    ids: Tensor = import_part("tokenizer").tokenize(list(texts), context_length=num_words)
+    if context_length < 3:
+        raise ValueError(f"context_length must be at least 3, got {context_length}")
+    ids: Tensor = import_part("tokenizer").tokenize(list(texts), context_length=context_length)
     return ids
 
 

@@ -63,7 +63,7 @@ def load_clip(name: ModelName, *, device: str, precision: str) -> Encoder:
         model = _load_standard(name, source)
     if model is None:
         return _load_foreign(name, source, torch_device, precision)
-    tokenizer = partial(clip_words, num_words=name.words or model.card.text.context)
+    tokenizer = partial(clip_words, context_length=name.words or model.card.text.context)
     return ClipEncoder(str(source), merge_tokens(model, name.merge, name=name.base), tokenizer, **settings)
 
 

@@ -125,8 +125,9 @@ class OpenClipEncoder:
         return encode_clauses(texts, self._encode_short, self._fits, context=self._context, name=self.name)
 
     def _fits(self, text: str) -> bool:
-        words = self._find_words(self._tokenizer([text]).numpy())[0]
-        return bool(words.stop < self._context - 1)
+        ids = self._tokenizer([text], context_length=self._context + 1)  # a longer row shows any more
+        words = self._find_words(ids.numpy())[0]
+        return bool(words.start + words.stop <= self._context)  # with the start and the end token, if there are any
 
     def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
         ids = self._tokenizer(list(texts)).to(self._device)
