@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vidret.errors import StoreError
 from vidret.store.texts.index import MAX_FUZZY_TERMS, MAX_TERMS, TextIndex
-from vidret.store.texts.postings import MAX_TEXTS
+from vidret.store.texts.postings import MAX_TEXTS, spread_over_tracks, text_id
 from vidret.store.texts.stems import Stemmer, split_unspaced
 
 TEXTS = {
@@ -235,6 +235,28 @@ def test_order_is_that_of_bm25() -> None:
         scores = [expected[key] for key in found]
         assert scores == pytest.approx(sorted(scores, reverse=True))
         assert index.search(query, 3).tolist() == found[:3]
+
+
+@pytest.mark.parametrize("max_ranked", [0, 3000])
+def test_a_word_that_is_said_often_in_one_video_hides_no_other(
+    max_ranked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidret.store.texts.index.MAX_RANKED", max_ranked)
+    index = TextIndex(None, write=True)
+    index.add([(text_id(1, number), "budget") for number in range(60)])
+    once = [text_id(track, 0) for track in (2, 3, 4)]
+    index.add([(key, "then they spoke at length about the budget of the next year") for key in once])
+    for found in (index.search(["budget"], 5), index.find_phrase("budget", 5)):
+        assert found.tolist() == [text_id(1, 0), text_id(1, 1), *once], "the best first, in turns"
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=20), st.integers(1, 25))
+def test_texts_are_chosen_in_turns(texts: list[tuple[int, int]], k: int) -> None:
+    ids = np.array([text_id(track, number) for number, (track, _) in enumerate(texts)], np.int64)
+    best = sorted(range(len(texts)), key=lambda row: (-texts[row][1], ids[row]))
+    turns = {row: sum(texts[other][0] == texts[row][0] for other in best[: best.index(row)]) for row in best}
+    expected = sorted(sorted(best, key=turns.__getitem__)[:k], key=best.index)
+    assert spread_over_tracks(ids, np.array([score for _, score in texts], np.float64), k).tolist() == expected
 
 
 def test_many_texts_are_ranked_by_the_words_that_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from vidret.store.texts.store import FoundText, TextStore
 from vidret.types import Vector
 
 TEXTS = 150  # candidates by meaning, and as many by words
-PHRASES = 200  # texts that contain a phrase
+PHRASES = 1000  # texts that contain a phrase
 SPOKEN = 50  # candidates by sound
 MIN_PHONEMES, MAX_PHONEMES = 5, 40  # of a clause that may have been misheard
 LIKE = 0.0  # likeness, in nats, above which words are shown as misheard

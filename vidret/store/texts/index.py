@@ -19,7 +19,15 @@ from jaxtyping import Int64
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR, Database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
-from vidret.store.texts.postings import IS_ALLOWED, MAX_TEXTS, keep_allowed, read_ids, read_varints, text_id
+from vidret.store.texts.postings import (
+    IS_ALLOWED,
+    MAX_TEXTS,
+    keep_allowed,
+    read_ids,
+    read_varints,
+    spread_over_tracks,
+    text_id,
+)
 from vidret.store.texts.spoken import SpokenIndex
 from vidret.store.texts.stems import TOKENIZER, UNSPACED, Stemmer, vary_numbers
 from vidret.text import MARKS
@@ -88,6 +96,7 @@ MAX_TERMS = 32  # of one query
 MAX_COUNTS, MAX_LISTED = 100_000, 4_000_000  # terms whose counts are cached, and ids in their cached lists of texts
 MAX_FUZZY_TERMS = 12  # for one word of a query
 MAX_RANKED = 3000  # texts that FTS5 ranks itself, in about 3 ms
+MAX_MATCHES = 100_000  # texts with a phrase, of which the best of each track are chosen
 MEASURED = 5  # texts whose lengths are read, in multiples of the requested number
 BM25_SATURATION, BM25_LENGTH, LEAST_RARITY = 1.2, 0.75, 1e-6  # of FTS5's bm25
 
@@ -274,7 +283,7 @@ class TextIndex:
         return {term: near[term] for term in best[:MAX_FUZZY_TERMS]}
 
     def search(self, terms: Sequence[str], k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
-        """Return the ids of the ``k`` texts with the best bm25 for any of these terms, best first.
+        """Return the ids of the ``k`` texts with the best bm25 for any of these terms, best first, in turns by track.
 
         ``allowed`` has a byte per track, 1 for one whose texts may be returned; None for all. If many texts contain the
         terms, repetitions within a text are ignored: FTS5 takes eight times as long to count them.
@@ -297,10 +306,7 @@ class TextIndex:
         scores = np.add.reduceat(np.repeat(rarity, [len(matches) for matches in ids_of_terms])[order], firsts)
         kept = keep_allowed(ids, allowed)
         ids, scores = ids[kept], scores[kept]
-        if len(ids) > MEASURED * k:  # partitioned, not sorted, since most are left out
-            chosen = np.flatnonzero(scores >= np.partition(scores, -MEASURED * k)[-MEASURED * k])
-            ids, scores = ids[chosen], scores[chosen]
-        best = np.sort(np.argsort(-scores, kind="stable")[: MEASURED * k])
+        best = np.sort(spread_over_tracks(ids, scores, MEASURED * k))
         ids = ids[best]
         rows = f"SELECT id, sz FROM texts_docsize WHERE id IN {IN_IDS} ORDER BY id"
         sql = f"SELECT group_concat(id), CAST(group_concat(sz, '') AS BLOB) FROM ({rows})"
@@ -309,7 +315,7 @@ class TextIndex:
         lengths[np.searchsorted(ids, known)] = (read_varints(sizes or b"") + [0] * len(known))[: len(known)]
         relative = lengths * num_texts / max(num_words, 1)
         ranks = scores[best] / (1 + BM25_SATURATION * (1 - BM25_LENGTH + BM25_LENGTH * relative))
-        ranked: Int64[np.ndarray, " id"] = ids[np.lexsort((ids, -ranks))[:k]]
+        ranked: Int64[np.ndarray, " id"] = ids[spread_over_tracks(ids, ranks, k)]
         return ranked
 
     def _list_texts(self, term: str) -> Int64[np.ndarray, " id"]:
@@ -323,7 +329,7 @@ class TextIndex:
         return listed[term]
 
     def find_phrase(self, phrase: str, k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
-        """Return the ids of up to ``k`` texts that contain these words next to one another, in this order."""
+        """Return the ids of up to ``k`` texts that contain these words next to one another, in turns by track."""
         expression = self._express(phrase)
         return self._match(expression, k, allowed) if expression else np.zeros(0, np.int64)
 
@@ -340,7 +346,10 @@ class TextIndex:
 
     def _match(self, expression: str, k: int, allowed: bytes | None) -> Int64[np.ndarray, " id"]:
         rows = f"SELECT rowid FROM texts WHERE texts MATCH ?1 AND {IS_ALLOWED} ORDER BY rank LIMIT ?2"
-        return read_ids(self._database.value(f"SELECT group_concat(rowid) FROM ({rows})", expression, int(k), allowed))
+        values = expression, MAX_MATCHES, allowed
+        ids = read_ids(self._database.value(f"SELECT group_concat(rowid) FROM ({rows})", *values))
+        chosen: Int64[np.ndarray, " id"] = ids[spread_over_tracks(ids, -np.arange(len(ids), dtype=np.float64), k)]
+        return chosen
 
 
 def _quote(text: str) -> str:

@@ -1,7 +1,7 @@
 """The ids of texts in a full-text index, and lists of them as SQLite returns them."""
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 
 MAX_TEXTS = 1 << 24  # of one track
 # SQL of ``keep_allowed``, with its bytes as ?3: whether a text may be returned.
@@ -21,6 +21,24 @@ def keep_allowed(ids: Int64[np.ndarray, " id"], allowed: bytes | None) -> Bool[n
     kept = tracks < len(flags)
     kept[kept] = flags[tracks[kept]] == 1
     return kept
+
+
+def spread_over_tracks(
+    ids: Int64[np.ndarray, " id"], scores: Float64[np.ndarray, " id"], k: int
+) -> Int64[np.ndarray, " chosen"]:
+    """Return the rows of ``k`` texts, best first: the best of each track, then the second best, and so on.
+
+    Without turns, a video in which a word is said often would hide all others. Of equal scores, the lower ids count.
+    """
+    rows = np.lexsort((ids, -scores))
+    if len(ids) > k:
+        tracks = ids[rows] // MAX_TEXTS
+        by_track = np.argsort(tracks, kind="stable")
+        firsts = np.flatnonzero(np.diff(tracks[by_track], prepend=-1))
+        turns = np.empty(len(ids), np.int64)
+        turns[by_track] = np.arange(len(ids)) - np.repeat(firsts, np.diff(firsts, append=len(ids)))
+        rows = rows[np.sort(np.argsort(turns, kind="stable")[:k])]
+    return rows
 
 
 def read_ids(joined: str | None) -> Int64[np.ndarray, " id"]:

@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.texts.phonemes import PHONEMES, SYMBOLS, pronounce
-from vidret.store.texts.postings import IS_ALLOWED, read_ids
+from vidret.store.texts.postings import IS_ALLOWED, read_ids, spread_over_tracks
 from vidret.text import format_count
 
 # Consonants that may be heard for each other; misheard words often keep them. Vowels, H and Y are left out.
@@ -99,8 +99,8 @@ class SpokenIndex:
             lists.append(listed)
         ids, rows = np.unique(np.concatenate(lists), return_inverse=True)
         weights = [np.full(len(listed), 1.0 / (1.0 + math.log1p(len(listed)))) for listed in lists]
-        scores = np.bincount(rows, np.concatenate(weights), len(ids))
-        ranked: Int64[np.ndarray, " id"] = ids[np.lexsort((ids, -scores))[:k]]
+        scores = np.bincount(rows, np.concatenate(weights), len(ids)).astype(np.float64)  # integers without any
+        ranked: Int64[np.ndarray, " id"] = ids[spread_over_tracks(ids, scores, k)]
         return ranked
 
     def _list_texts(
