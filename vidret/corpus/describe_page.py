@@ -111,7 +111,7 @@ def describe_word_use(words: WordUse) -> Iterator[tuple[str, str]]:
         if share is None:
             return "not read; vidret index --words on reads it"
         percent = 100 * share.num_with / share.num_read
-        return f"in {share.num_with} of {share.num_read} videos ({percent:.0f} %)"
+        return f"in {share.num_with} of {format_count(share.num_read, 'video')} ({percent:.0f} %)"
 
     yield "speech", describe(words.said)
     if words.languages:
