@@ -111,6 +111,16 @@ def test_moved_and_missing_files_are_named(run: Runner, own_films: Path) -> None
     assert f"missing: {blue}: not at any other path" in err
 
 
+@pytest.mark.usefixtures("own_index")
+def test_an_empty_mount_may_be_a_disconnected_drive(run: Runner, own_films: Path) -> None:
+    for film in own_films.iterdir():
+        film.unlink()
+    err = run("index", own_films)[2]
+    assert "No videos were found. Their drive may be disconnected: index again once it is back." in err
+    assert "suffixes" not in err
+    assert "Searches do not return missing files" in err
+
+
 @pytest.mark.usefixtures("new")
 def test_what_is_left_out_is_told(run: Runner, films: Path, tmp_path: Path) -> None:
     for folder in ("@eaDir", "proxies"):
