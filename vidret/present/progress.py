@@ -164,7 +164,9 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
         f"{encoded if report.num_segments else ''}."
     )
     if not (report.encoded or report.linked or report.unchanged or report.failed or report.interrupted):
-        print_message("  No videos were found. In folders, suffixes tell what is a video, such as .mp4 or .mkv.")
+        away = "Their drive may be disconnected: index again once it is back."
+        suffixes = "In folders, suffixes tell what is a video, such as .mp4 or .mkv."
+        print_message(f"  No videos were found. {away if report.missing else suffixes}")
     from vidret.channels.identities import TRACK_KINDS
     from vidret.channels.registry import KINDS
 
