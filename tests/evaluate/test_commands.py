@@ -25,7 +25,7 @@ def test_custom_folder_is_evaluated_with_one_command(
     monkeypatch.setenv("VIDRET_DATA", str(tmp_path / "elsewhere"))
     answer = run("eval", "folder", world, "--no-html")
     assert answer.code == 0, answer.err
-    out = tmp_path / "eval" / f"{world.name}-starter"
+    out = tmp_path / "eval" / f"folder-{world.name}-starter"
     assert sorted(path.name for path in out.iterdir()) == ["captions", "moments"]
     assert sorted(path.name for path in (out / "moments").iterdir()) == ["index", "predictions.jsonl", "report.json"]
     assert answer.out.startswith("search: 8 captions, 5 videos\n")

@@ -259,7 +259,7 @@ def folder_command(
     html: bool = option("Also write report.html for each.", OUTPUT, default=True),
 ) -> None:
     """Evaluate your own annotated videos: retrieval, moments, and queries by kind in the whole corpus."""
-    target = out or default_out(path.absolute().name, model)
+    target = out or default_out(f"folder-{path.absolute().name}", model)
     names = [name for name in (*OWN, QUERIES) if (path / f"{name}.jsonl").is_file()]
     if not names:
         raise VidretError(f"{path}: must contain captions.jsonl, moments.jsonl or queries.jsonl, got none of them")
