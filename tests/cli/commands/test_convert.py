@@ -22,6 +22,7 @@ from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.names import parse_model_name, resolve_name
 from vidret.ground.checkpoint import load_head, read_head_card
 from vidret.ground.universalvtg import is_universal, load_universal
+from vidret.ground.windows import LENGTH
 from vidret.model_files import read_part_cards
 from vidret.store.store import Store
 
@@ -77,8 +78,8 @@ def test_converted_head_has_the_settings_of_its_benchmark(run: Runner, tmp_path:
     save_file(weights, checkpoint)
     assert "head.safetensors: a grounding head for tiny/random; use it as --head" in run.err(*convert)
     card = read_head_card(out)
-    facts = {name: getattr(card, name) for name in ("backbone", "fps", "suppression", "threshold", "unit")}
-    plain = {"fps": None, "suppression": None, "threshold": None, "unit": None}
+    plain = {"fps": None, "suppression": None, "threshold": None, "unit": None, "window": LENGTH}
+    facts = {name: getattr(card, name) for name in ("backbone", *plain)}
     assert facts == {"backbone": "tiny/random"} | plain | RECIPES[recipe]
     check_close(load_head(out)[0].block.gates, weights["adapter.gate"].flatten())
     again = ("convert", out, tmp_path / "again.safetensors", "--from", "r2tuning")
