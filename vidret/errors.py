@@ -4,6 +4,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Set
+from pathlib import Path
 
 
 class VidretError(Exception):
@@ -101,6 +102,18 @@ class AlignerError(VidretError):
 
 class StoreError(VidretError):
     """An index that cannot be opened, read or written."""
+
+
+class MissingIndexError(StoreError):
+    """A folder without an index."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        """Return "path: there is no index here"."""
+        return f"{self.path}: there is no index here"
 
 
 class NotFoundError(StoreError):

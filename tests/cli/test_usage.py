@@ -106,8 +106,8 @@ def test_wrong_use_exits_with_code_and_sentence(run: Runner, tmp_path: Path, mon
         ("search red --index nowhere", 1, "there is no index here; make one with"),
         ("index nowhere.mp4", 1, "no such file"),
         *(
-            (f"{command} --index nowhere", 1, "nowhere: there is no index here")
-            for command in ("watch list", "watch remove x", "token list", "token revoke x", "token log")
+            (f"{command} --index nowhere", 1, "nowhere: there is no index here; make one with: vidret index PATH... --")
+            for command in ("watch list", "watch remove x", "token list", "token revoke x", "token log", "info")
         ),
         ("collection remove x --index nowhere", 1, "nowhere: there is no index here"),
         ("search", 2, "give a query, --image FILE, both, or only --clip FILE, --queries FILE or --like FILE@TIME"),

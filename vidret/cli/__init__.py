@@ -71,7 +71,8 @@ def _run() -> int:
     import typer
 
     from vidret.cli.app import USAGE_ERROR, program
-    from vidret.errors import OptionError, VidretError, is_disk_full, is_memory_short, read_fault
+    from vidret.cli.options import name_index
+    from vidret.errors import MissingIndexError, OptionError, VidretError, is_disk_full, is_memory_short, read_fault
     from vidret.present.terminal import log_to_terminal, print_error, print_failure, print_message
 
     with log_to_terminal():
@@ -88,6 +89,9 @@ def _run() -> int:
                 if hint := suggest(error, sys.argv[1:]):
                     print_message(hint)
             return int(error.exit_code)
+        except MissingIndexError as error:
+            print_error(f"{error}; make one with: vidret index PATH...{name_index(error.path)}")
+            return 1
         except VidretError as error:
             print_failure(error)
             return 2 if isinstance(error, OptionError) else 1

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import typer
 
-from vidret.cli.options import Loading, Place, Places, name_index
-from vidret.errors import DeviceError, MissingExtraError, UnknownEncoderError, VidretError
+from vidret.cli.options import Loading, Place, Places
+from vidret.errors import DeviceError, MissingExtraError, MissingIndexError, UnknownEncoderError, VidretError
 from vidret.present.terminal import show_status
 from vidret.search.query.grammar import Interpretation, interpret
 from vidret.types import Searchable, Source
@@ -51,9 +51,7 @@ def open_engine(
     if may_be_new and model is not None and Store.exists(indexes[0]):
         refuse_other_model(indexes[0], model)
     for path in () if may_be_new else indexes:
-        if not Store.exists(path):
-            command = f"vidret index PATH...{name_index(path)}"
-            raise VidretError(f"{path}: there is no index here; make one with: {command}")
+        check_index(path)
     with show_status("loading the encoder", slow=FIRST_START):
         with pause_collection():
             from vidret.engine import Engine
@@ -82,7 +80,7 @@ def check_index(index: Path) -> None:
     from vidret.store.store import Store
 
     if not Store.exists(index):
-        raise VidretError(f"{index}: there is no index here")
+        raise MissingIndexError(index)
 
 
 def choose_model(model: str | None, index: Path | None = None) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vidret.disk import open_handle, read_at, try_lock, unlock, write_at
-from vidret.errors import StoreError
+from vidret.errors import MissingIndexError, StoreError
 
 # The entries of the folder of an index.
 CATALOG, FEATURES, VECTORS, LOCK = "catalog.sqlite", "features", "vectors", "writer.lock"
@@ -63,7 +63,7 @@ def read_place(folder: Path) -> tuple[int, int]:
         with explain_refusal(folder):
             status = (folder / CATALOG).stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise StoreError(f"{folder}: there is no index here") from error
+        raise MissingIndexError(folder) from error
     return status.st_dev, status.st_ino
 
 

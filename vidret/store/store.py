@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from vidret.errors import StoreError, VidretError
+from vidret.errors import MissingIndexError, StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog, repair_catalog
 from vidret.store.catalog.schema import Metadata
 from vidret.store.feature_epochs import Epochs
@@ -155,7 +155,7 @@ class Store:
         """
         folder = Path(path)
         if not cls.exists(folder):
-            raise StoreError(f"{folder}: there is no index here")
+            raise MissingIndexError(folder)
         return cls(folder, WriteAccess(folder, write=write), device=device)
 
     def close(self) -> None:
@@ -260,7 +260,7 @@ class Store:
         folder = Path(path)
         check_entries(folder)
         if not (folder / CATALOG).is_file():
-            raise StoreError(f"{folder}: there is no index here")
+            raise MissingIndexError(folder)
         access = WriteAccess(folder, write=True)
         try:
             damage = repair_catalog(folder / CATALOG)
