@@ -16,9 +16,11 @@ from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.search.hits import find_best_videos
 from vidret.search.probability import (
+    INDEX_CHANCES,
     MAX_GAP,
     PICTURES_ONLY,
     UNFITTED,
+    VIDEO_CHANCES,
     ProbabilityModel,
     load_probabilities,
     save_probabilities,
@@ -49,24 +51,26 @@ def test_the_model_agrees_with_its_naive_twin(
     model: ProbabilityModel, one: float, other: float, size: int, num_events: int
 ) -> None:
     score, best = sorted((one, other))
+    evidence, most = score * math.sqrt(num_events), best * math.sqrt(num_events)
     slope, by_size, offset = model.index_weights
-    level = math.sqrt(num_events) * (by_size * math.log(size) + offset)
-    assert model.index(best, size, num_events) == pytest.approx(to_probability(slope * best + level), abs=1e-12)
-    at_most = to_probability(slope * score + level)
+    level = num_events**INDEX_CHANCES * (by_size * math.log(size) + offset)
+    assert model.index(best, size, num_events) == pytest.approx(to_probability(slope * most + level), abs=1e-12)
+    at_most = to_probability(slope * evidence + level)
     slope, gap, by_size, offset = model.video_weights
-    level = math.sqrt(num_events) * (by_size * math.log(size) + offset)
-    right = to_probability(slope * score - gap * min(best - score, MAX_GAP) + level)
+    level = num_events**VIDEO_CHANCES * (by_size * math.log(size) + offset)
+    right = to_probability(slope * evidence - gap * min(most - evidence, MAX_GAP) + level)
     assert model.video(score, best, size, num_events) == pytest.approx(min(right, at_most), abs=1e-12)
 
 
-@given(SIZES, st.integers(2, 8), st.floats(0.1, 10.0))
-def test_events_are_as_likely_together_as_each_of_them(size: int, num_events: int, nats: float) -> None:
-    """Events score their sum over the root of their number: many that are there by chance are no answer."""
+@given(SIZES, st.integers(2, 8), st.floats(0.0, 10.0))
+def test_events_that_are_likely_are_likelier_together(size: int, num_events: int, nats: float) -> None:
+    """Events score their sum over the root of their number; many that are there by chance are no answer."""
     slope, by_size, offset = UNFITTED.index_weights
-    even = -(by_size * math.log(size) + offset) / slope
-    for score, is_likely in ((even + nats, True), (even - nats, False)):
-        together = num_events * score / math.sqrt(num_events)
-        assert (UNFITTED.index(together, size, num_events) > 0.5) == is_likely
+    even = max(-(by_size * math.log(size) + offset) / slope, 0.0)
+    for one, are_likelier in ((even + nats, True), (-nats, False)):
+        together = UNFITTED.index(num_events * one / math.sqrt(num_events), size, num_events)
+        alone = UNFITTED.index(one, size)
+        assert together >= alone >= 0.5 if are_likelier else together <= alone
 
 
 @given(st.floats(MAX_GAP, 100.0), SIZES)

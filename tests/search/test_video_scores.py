@@ -15,6 +15,8 @@ from vidret.channels.picture.evidence import VideoPictures
 from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_scores import (
     ABSENT,
+    EVENT_EXCESS,
+    EVENT_NATS,
     FRAME_S,
     MIN_TEXT_S,
     TOLERANCE_S,
@@ -45,12 +47,12 @@ def draw_video(rng: np.random.Generator, num_clauses: int) -> VideoScores:
     times = np.sort(rng.choice(40, num_points, replace=False) / 2)
     texts = [
         [
-            make_text(start, start + 2, float(rng.normal(0, 3)), SOURCES[int(rng.integers(2))])
+            make_text(start, start + 2, float(rng.normal(0, 6)), SOURCES[int(rng.integers(2))])
             for start in rng.uniform(0, 18, int(rng.integers(0, 4)))
         ]
         for _ in range(num_clauses)
     ]
-    return VideoScores(1, times, rng.normal(0, 3, (num_clauses, num_points)), texts, [])
+    return VideoScores(1, times, rng.normal(0, 6, (num_clauses, num_points)), texts, [])
 
 
 def log_sum(terms: Sequence[float]) -> float:
@@ -90,6 +92,10 @@ def list_naively(video: VideoScores, step: tuple[int, ...]) -> list[Span]:
     return spans
 
 
+def limit_naively(nats: float) -> float:
+    return nats if nats < EVENT_NATS else EVENT_NATS + EVENT_EXCESS * (nats - EVENT_NATS)
+
+
 @given(
     seeds, st.sampled_from([((0,), (1,)), ((0, 1),), ((0,), (1,), (2,)), ((0, 1), (2,))]), st.sampled_from([None, 3.0])
 )
@@ -101,15 +107,27 @@ def test_score_agrees_with_brute_force(seed: int, steps: tuple[tuple[int, ...], 
     for chosen in product(*(list_naively(video, step) for step in steps)):
         pairs = list(pairwise(chosen))
         if all(a[1] <= b[0] and (gap_s is None or a[1] >= b[0] - gap_s) for a, b in pairs):
-            best = max(best, sum(span[2] for span in chosen))
+            totals = [span[2] for span in chosen]
+            best = max(best, sum(map(limit_naively, totals)) if len(steps) > 1 else totals[0])
     combine_clauses(video, structure)
     assert video.score == pytest.approx(best / math.sqrt(len(steps)))
     assert len(video.time_s) == (len(structure.clauses) if best > -math.inf else 0)
 
 
+def test_an_exact_match_does_not_make_up_for_a_missing_event() -> None:
+    structure = make_structure((0,), (1,))
+    texts = {
+        video_id: [[make_text(0.0, 2.0, first)], [make_text(5.0, 7.0, second)]]
+        for video_id, (first, second) in {1: (30.0, -1.0), 2: (7.0, 6.0)}.items()
+    }
+    scores = {video.video_id: video.score for video in VideoCandidates(structure, {}, texts)}
+    assert list(scores) == [2, 1]
+    assert scores[2] == pytest.approx(13 / math.sqrt(2)), "evidence of each up to EVENT_NATS counts in full"
+
+
 def draw_pictures(rng: np.random.Generator, num_clauses: int) -> VideoPictures:
     times = np.arange(int(rng.integers(1, 9))) * 3.0
-    scores = rng.normal(0, 2, (num_clauses, len(times)))
+    scores = rng.normal(0, 6, (num_clauses, len(times)))
     return VideoPictures(times=times, scores=scores, segments=[], best=scores.max(axis=1).tolist())
 
 
@@ -118,7 +136,7 @@ def draw_texts(rng: np.random.Generator, num_clauses: int) -> list[list[Match]]:
     texts: list[list[Match]] = [[] for _ in range(num_clauses)]
     for clause, count in enumerate([1 + rng.integers(0, 3), *rng.integers(0, 3, num_clauses - 1)]):
         for start in rng.uniform(0, 30, count):
-            source, evidence = SOURCES[rng.integers(2)], float(rng.normal(0, 3))
+            source, evidence = SOURCES[rng.integers(2)], float(rng.normal(0, 6))
             texts[clause].append(Match(video_id=1, source=source, start=start, end=start + 2, evidence=evidence))
     return texts
 

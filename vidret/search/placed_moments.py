@@ -20,7 +20,15 @@ from vidret.search.fused_moments import (
 )
 from vidret.search.placement import Placement, StepSpans, iterate_placements
 from vidret.search.query.clauses import QueryStructure
-from vidret.search.video_scores import ABSENT, VideoScores, fill_gaps, find_best, find_frame_edges, sum_sources
+from vidret.search.video_scores import (
+    ABSENT,
+    VideoScores,
+    fill_gaps,
+    find_best,
+    find_frame_edges,
+    limit_evidence,
+    sum_sources,
+)
 from vidret.types import EventSpan, LocateOptions
 
 NUM_SPANS = 10  # of a clause
@@ -65,7 +73,8 @@ def find_placed_spans(scores: VideoScores, structure: QueryStructure, options: L
     """Return the spans of a video that match a query of several clauses, best first; none without a placement."""
     of_clause = replace(options, k=NUM_SPANS, overlapping=False, weak=True)
     steps = [_list_candidates(scores, structure, step, of_clause) for step in structure.steps]
-    placements = iterate_placements([step.spans for step in steps], structure.gaps_s, overlapping=options.overlapping)
+    limited = limit_evidence([step.spans for step in steps])
+    placements = iterate_placements(limited, structure.gaps_s, overlapping=options.overlapping)
     spans, places, end_s = list[FusedSpan](), set[tuple[tuple[float, float], ...]](), scores.end_s
     for placement in islice(placements, PLACEMENTS_PER_SPAN * options.k):
         span = _make_span(scores, steps, placement, end_s)

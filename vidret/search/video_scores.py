@@ -3,7 +3,8 @@
 The total is the score at the best time for one clause, and that of the best placement for several. A clause can be
 placed on a text, or on a frame, which lasts until midway to its neighbours. Clauses that hold at the same time are
 placed on one frame, or on a text where there is none. A sum of n scores is divided by the root of n, so that it varies
-as much as one of them; clauses that hold at the same time count as one.
+as much as one of them; clauses that hold at the same time count as one. If events follow one another, evidence of one
+beyond ``EVENT_NATS`` counts less: a text that matches word for word does not make up for an event that is missing.
 """
 
 import heapq
@@ -28,6 +29,7 @@ FRAME_S = 0.5  # half the duration of the first and the last frame
 MIN_TEXT_S = 0.5  # shortest duration of a text
 BLOCK = 12  # videos completed together, however many a caller takes: pages are parts of one order
 ABSENT = -1000.0  # the score of something absent, below every other score
+EVENT_NATS, EVENT_EXCESS = 8.0, 0.1  # of events in order: evidence that counts in full, and weight of that beyond
 ROUNDING = 1e-4  # evidence of equal frames differs by less: as in ``ranking``, times the slope of a scale
 
 
@@ -135,7 +137,7 @@ def combine_clauses(scores: VideoScores, structure: QueryStructure) -> None:
         (_list_event_spans if len(step) == 1 else _list_joint_spans)(scores, structure, step, edges)
         for step in structure.steps
     ]
-    placement = place_in_order([spans for spans, _ in placed], structure.gaps_s)
+    placement = place_in_order(limit_evidence([spans for spans, _ in placed]), structure.gaps_s)
     if placement is None:
         scores.score = -math.inf
         return
@@ -145,6 +147,16 @@ def combine_clauses(scores: VideoScores, structure: QueryStructure) -> None:
         for step, (_, times), index in zip(structure.steps, placed, placement.indices, strict=True)
         for _ in step
     )
+
+
+def limit_evidence(steps: Sequence[StepSpans]) -> Sequence[StepSpans]:
+    """Return steps with the scores that count; those of a single one count in full."""
+    return steps if len(steps) == 1 else [replace(step, scores=_limit(step.scores)) for step in steps]
+
+
+def _limit(scores: Float64[np.ndarray, " span"]) -> Float64[np.ndarray, " span"]:
+    limited: Float64[np.ndarray, " span"] = np.minimum(scores, EVENT_NATS + EVENT_EXCESS * (scores - EVENT_NATS))
+    return limited
 
 
 def find_frame_edges(times: Float64[np.ndarray, " point"]) -> Float64[np.ndarray, " edge"]:
@@ -288,8 +300,10 @@ class VideoCandidates:
     def _bound(self, video_id: int) -> float:
         """Return an upper bound of a video's score."""
         steps = self._structure.steps
-        totals = [sum(self._sum_clause(clause, video_id) for clause in step) / math.sqrt(len(step)) for step in steps]
-        return sum(totals) / math.sqrt(len(steps))
+        totals = np.array(
+            [sum(self._sum_clause(clause, video_id) for clause in step) / math.sqrt(len(step)) for step in steps]
+        )
+        return float((totals if len(steps) == 1 else _limit(totals)).sum()) / math.sqrt(len(steps))
 
     def _sum_clause(self, clause: int, video_id: int) -> float:
         points, texts = self._pictures.get(video_id), self._texts.get(video_id)
