@@ -20,7 +20,7 @@ const label = (side, { video, time }) => `${SIDES[side]} like ${titles.get(video
 
 /**
  * Return the judged results of a state, as the server takes them; those seen are not what is looked for.
- * What is seen later counts from the next judgement on, so that further results do not change the order of the first.
+ * What is seen later counts from the next judgement on, so that the order of the first results stays.
  */
 export function readJudged(place) {
   const split = (names) => names.map((each) => each.split("@").map(Number));

@@ -48,7 +48,7 @@ function openStorage() {
   }
 }
 
-/** Put a moment into the list at hand, unless it is there; `tellUser` is called with a sentence about it. */
+/** Put a moment into the list at hand, unless it is there; `tellUser` gets a sentence about it. */
 export const addToList = (moment, tellUser) => (pending = pending.then(() => add(moment, tellUser)));
 
 async function add({ video, start, end }, tellUser) {
