@@ -1,6 +1,7 @@
 """Tests of connections over real sockets: slow and silent clients neither keep a connection nor block others."""
 
 import asyncio
+import gc
 import json
 import socket
 import subprocess
@@ -217,6 +218,17 @@ def test_connection_that_does_not_read_is_closed() -> None:
         with connect(url) as late:
             late.sendall(GET)
             assert read_head(late).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_shutdown_closes_connections_that_do_not_read() -> None:
+    with ExitStack() as stack:
+        with run_app(Endless()) as url:
+            client = stack.enter_context(connect(url))
+            client.sendall(GET.replace(b"/healthz", b"/endless"))
+            assert client.recv(1)
+        with suppress(ConnectionResetError):
+            read_all(client)
+    gc.collect()  # an open transport would warn
 
 
 LIMITED = """

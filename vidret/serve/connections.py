@@ -21,6 +21,7 @@ MAX_FILES = 10_240  # macOS allows no more
 MAX_REFUSED = 4  # connections that are refused and not closed yet
 OWN_FILES = 48  # of the index, of models, of processes that draw frames, and of refused connections
 CONNECTION_FILES = 5  # three of a stream, and two of the catalog, which each thread opens
+CANCEL_S = 1  # for requests in progress that a shutdown cancels, to answer
 BACKLOG = 128  # connections that wait until the server accepts them
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 41\r\nRetry-After: 1\r\n"
@@ -122,7 +123,7 @@ class Connection(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A server that accepts one connection at a time.
+    """A server that accepts one connection at a time, and leaves none open.
 
     asyncio accepts as many at once as may wait. If no file is left, it reports an error for each of them, and tries
     again for each.
@@ -133,6 +134,14 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(BACKLOG)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop to serve; also connections whose clients do not read their responses are closed."""
+        await super().shutdown(sockets)
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=CANCEL_S)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def allow_files() -> None:
@@ -147,12 +156,11 @@ def allow_files() -> None:
 
 def count_connections(most: int) -> int:
     """Return the number of connections for whose files this process has room, from 1 to ``most``."""
-    if sys.platform == "win32":
-        return most
-    num_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if num_files == resource.RLIM_INFINITY:
-        return most
-    return max(1, min(most, (num_files - OWN_FILES) // CONNECTION_FILES))
+    if sys.platform != "win32":
+        num_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if num_files != resource.RLIM_INFINITY:
+            return max(1, min(most, (num_files - OWN_FILES) // CONNECTION_FILES))
+    return most
 
 
 def make_server(app: ASGIApp, *, connection: type[Connection] = Connection, graceful_s: int = 3) -> uvicorn.Server:
