@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,18 @@ def test_clips_near_the_start_of_an_flv_have_exactly_their_frames(tmp_path: Path
     moments = [make_moment(str(film), 5.02, 5.6), make_moment(str(film), 0, 1.2)]
     clips = cut_moments(moments, tmp_path / "out", copies=find_copies(moments))
     assert [read_clip(clip) for clip in clips] == [list(range(126, 140)), list(range(30))]
+
+
+@pytest.mark.parametrize("rate", ["24000/1001", "30000/1001", "60000/1001", "120000/1001"])
+def test_frames_of_a_clip_are_exactly_as_far_apart_as_in_the_video(rate: str, tmp_path: Path) -> None:
+    """An editing program takes uneven frames for a variable rate."""
+    film = write_video(tmp_path / "film.mov", range(60), rate=Fraction(rate))
+    (clip,) = cut_moments([make_moment(str(film), *probe(film).times[[3, 50]])], tmp_path / "out")
+    with av.open(str(clip)) as container:
+        stream: Any = container.streams.video[0]
+        times = [frame.pts * stream.time_base for frame in container.decode(stream)]
+        assert times == [frame_number / Fraction(rate) for frame_number in range(47)]
+        assert stream.average_rate == Fraction(rate)
 
 
 def test_variable_frame_intervals_are_kept(films: Path, tmp_path: Path) -> None:

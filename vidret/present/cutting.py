@@ -223,8 +223,9 @@ def ffmpeg_arguments(span: CutSpan, out: Path) -> Arguments:
     # An early frame is moved to the start of the clip, before which a player would not show it. The filter setpts would
     # do the same, but in ffmpeg 7 it removes the durations of frames, so that players skip the last one.
     clamp = f"setts=pts='max(PTS,ceil({before_us}/1000000/TB))'"
-    # Frames keep their timestamps to 1/90000 s, which all usual rates divide; video and audio are shifted together.
-    timing = ["-fps_mode", "vfr", "-enc_time_base:v", "1:90000", "-output_ts_offset", f"{-before_us}us"]
+    # Frames keep their timestamps to 1/360000 s, of which frames at all usual rates last whole numbers; video and audio
+    # are shifted together.
+    timing = ["-fps_mode", "vfr", "-enc_time_base:v", "1:360000", "-output_ts_offset", f"{-before_us}us"]
     # H.264 with 4:2:0 chroma needs an even width and height.
     video = ["-vf", f"{span.trim},crop=trunc(iw/2)*2:trunc(ih/2)*2", *ENCODE, "-bsf:v", clamp]
     encode = [*timing, *video, *CONTAINER, "-af", f"atrim={span.bounds}", "-c:a", "aac"]
