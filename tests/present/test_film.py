@@ -1,10 +1,12 @@
 """Tests of vidret/present/film.py: the frames of test videos show their numbers, which the film must contain."""
 
+import subprocess
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from tests.present.moments import assert_refused, make_moment, read_timed
@@ -12,6 +14,7 @@ from tests.video.films import write_video
 from vidret.present.cutting import find_copies
 from vidret.present.film import cut_film
 from vidret.video.probe import probe
+from vidret.video.reader import read_frames
 
 pytestmark = pytest.mark.usefixtures("ffmpeg")
 
@@ -52,6 +55,36 @@ def test_pixels_that_are_not_square_are_stretched(tmp_path: Path) -> None:
     film = str(write_video(tmp_path / "wide.mkv", range(50), pixel_ratio=Fraction(2)))
     cut_film([make_moment(film, 0.4, 1)], tmp_path / "film.mp4")
     assert read_film(tmp_path / "film.mp4")[0] == list(range(10, 25))
+
+
+SDR = "color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
+HDR = "color_primaries=bt2020:colorspace=bt2020nc:range=tv,format=yuv420p10le"
+
+
+def test_videos_with_different_colours_keep_them(ffmpeg: str, tmp_path: Path) -> None:
+    """A film has one description of its colours, so videos of a high dynamic range, for example, are converted."""
+    kinds = {
+        "plain": "format=yuv420p",
+        "hlg": f"setparams={HDR},setparams=color_trc=arib-std-b67",
+        "high": "scale=1280:960,format=yuv420p",
+        "pq": f"setparams={HDR},setparams=color_trc=smpte2084",
+        "full": f"scale=out_range=pc,format=yuvj420p,setparams={SDR.replace('tv', 'pc')}",
+        "tagged": f"format=yuv420p,setparams={SDR}",
+    }
+    sides = "geq=r='if(lt(X,W/2),180,40)':g='if(lt(X,W/2),70,120)':b='if(lt(X,W/2),50,150)'"
+    for name, filters in kinds.items():
+        source = ["-f", "lavfi", "-i", "color=s=64x48:d=0.4", "-vf", f"format=gbrp,{sides},{filters}"]
+        subprocess.run([ffmpeg, "-v", "error", *source, "-c:v", "libx264", tmp_path / f"{name}.mkv"], check=True)
+    paths, film = [str(tmp_path / f"{name}.mkv") for name in kinds], tmp_path / "Ann's, [1]: a;b" / "film.mp4"
+    cut_film([make_moment(path, 0, 0.4) for path in paths], film)
+    shown = [read_frames(str(film), indices=[10 * k + 5]).pixels[0] for k in range(len(paths))]
+    expected = [read_frames(path, indices=[5]).pixels[0] for path in paths]
+    for name, *pictures in zip(kinds, shown, expected, strict=True):
+        colours = [picture[len(picture) // 2, [picture.shape[1] // 4, -picture.shape[1] // 4]] for picture in pictures]
+        np.testing.assert_allclose(colours[0].astype(int), colours[1], atol=5, err_msg=name)
+    with av.open(str(film)) as container:
+        described = {(frame.colorspace, frame.color_range) for frame in container.decode(video=0)}
+        assert (described, container.streams.video[0].codec_context.color_trc) == ({(1, 1)}, 1)
 
 
 def test_slides_are_shown_while_they_stand(tmp_path: Path) -> None:

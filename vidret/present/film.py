@@ -1,5 +1,6 @@
 """Cutting moments into one film, in their order."""
 
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,7 +26,9 @@ from vidret.present.terminal import writing
 from vidret.text import sanitize
 from vidret.types import Moment
 from vidret.video.files import LocalFile
+from vidret.video.rendering import write_table
 
+BT709 = "setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
 SOUND = ("-c:a", "pcm_s16le", "-ar", "48000", "-ac", "2")  # uncompressed; encoded once, when the parts are joined
 
 
@@ -40,7 +43,8 @@ def cut_film(
     """Cut moments into one MP4, one after another; return whether the pictures were copied without encoding.
 
     They are copied if all moments are of one video and have ``copies``. Otherwise they are encoded with the size and
-    frame rate of the first moment's video, and others are fitted into its picture.
+    frame rate of the first moment's video, and others are fitted into its picture. Colours are converted to BT.709, and
+    a high dynamic range is tone-mapped as in ``vidret.video.rendering``, since a film describes its colours once.
 
     The film appears when it is complete. For the arguments see ``cut_moments``.
 
@@ -62,7 +66,8 @@ def cut_film(
         parts = [Path(scratch) / f"{moment_index}.mov" for moment_index in range(len(moments))]
         for moment_index, (moment, part) in enumerate(zip(moments, parts, strict=True)):
             frames = copies[moment_index] if is_copied else None
-            plan = partial(film_arguments, first=first, footage=footage[moment.path], has_sound=has_sound)
+            video = footage[moment.path]
+            plan = partial(film_arguments, first=first, footage=video, has_sound=has_sound, scratch=Path(scratch))
             if frames is not None:
                 plan = partial(copy_arguments, frames=frames, audio=SOUND)
             with LocalFile(moment.path) as file:
@@ -73,12 +78,15 @@ def cut_film(
     return is_copied
 
 
-def film_arguments(span: CutSpan, out: Path, *, first: Footage, footage: Footage, has_sound: bool) -> Arguments:
+def film_arguments(
+    span: CutSpan, out: Path, *, first: Footage, footage: Footage, has_sound: bool, scratch: Path
+) -> Arguments:
     """Return the arguments for ffmpeg of one part of a film, with the size and the rate of the first video."""
     span = replace(span, repeats=True)  # so that a still at the start is shown from there
     size = ":".join(str(max(2, side // 2 * 2)) for side in (first.width, first.height))
     square = "scale=iw*sar:ih,setsar=1"
-    fit = f"{square},scale={size}:force_original_aspect_ratio=decrease,pad={size}:-1:-1,setsar=1"
+    scale = f"scale={size}:force_original_aspect_ratio=decrease"
+    fit = f"{square},{convert_colours(scale, footage, scratch)},pad={size}:-1:-1,setsar=1"
     rate, length_s = choose_editing_rate(first.rate or DEFAULT_RATE), (span.end_us - span.start_us) / 1e6
     shift = f"PTS-{span.first_us / 1e6}/TB"
     pictures = f"{span.trim},setpts={shift},{fit},fps={rate}:start_time=0"
@@ -88,6 +96,17 @@ def film_arguments(span: CutSpan, out: Path, *, first: Footage, footage: Footage
         silence = ["-f", "lavfi", "-t", f"{length_s}", "-i", "anullsrc=r=48000:cl=stereo"]
         return [*silence, *span.seek], ["-map", "1:V:0", "-map", "0:a", *encode]
     return span.seek, ["-map", "0:V:0", "-map", "0:a:0?", *encode]
+
+
+def convert_colours(scale: str, footage: Footage, scratch: Path) -> str:
+    """Return the filters that scale pictures and convert their colours to BT.709; ``scratch`` gets the table of HDR."""
+    to_bt709 = f"out_color_matrix=bt709:out_range=tv,format=yuv420p,{BT709}"
+    if not footage.transfer:
+        return f"{scale}:{'in_color_matrix=bt709:' if footage.is_untagged_hd else ''}{to_bt709}"
+    table = scratch / f"{footage.transfer}.cube"
+    table.write_text(write_table(footage.transfer), encoding="ascii")
+    name = re.sub(r"([\\':,;\[\]])", r"\\\1", re.sub(r"([\\':])", r"\\\1", table.absolute().as_posix()))
+    return f"{scale}:in_color_matrix=bt2020,format=gbrp16le,lut3d={name}:interp=tetrahedral,scale={to_bt709}"
 
 
 def join_parts(parts: Sequence[Path], out: Path, ffmpeg: str) -> Path:

@@ -91,6 +91,7 @@ class VideoInfo:
         latitude: In degrees, positive in the north; None if unknown.
         longitude: In degrees, positive in the east; None if unknown.
         hdr: The video has a high dynamic range: its transfer function is PQ or HLG.
+        transfer: Its transfer function, a number of ITU-T H.273.
         damage: A description of the damage, empty for an intact file.
         times: When frames begin, in seconds on a player's clock.
         pts: Timestamps in ticks, in presentation order.
@@ -132,6 +133,7 @@ class VideoInfo:
     latitude: float | None
     longitude: float | None
     hdr: bool
+    transfer: int
     damage: str
     times: Float64[np.ndarray, " frame"]
     pts: Int64[np.ndarray, " frame"]
@@ -294,6 +296,7 @@ def _scan(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> _Scan:
             "has_audio": bool(container.streams.audio),
             "timecode": _read_timecode(container, stream),
             "hdr": transfer in HDR_TRANSFERS,
+            "transfer": transfer,
             **read_display(frame, stream.sample_aspect_ratio),
             **read_recording(container, stream),
         }

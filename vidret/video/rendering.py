@@ -34,6 +34,7 @@ _MIN_EXCESS, _BLOCK = 0.5, 16
 
 PQ, HLG = 16, 18  # in ITU-T H.273
 HDR_TRANSFERS = frozenset((PQ, HLG))
+UNTAGGED_HD = "takes untagged high definition for BT.709"
 
 _SOURCE_NITS, _TARGET_NITS = 1000.0, 100.0
 _TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
@@ -87,7 +88,7 @@ def describe_rendering(frame: Any, transfer: int) -> str:
         return "tone-maps a high dynamic range"
     if frame.interlaced_frame:
         return "deinterlaces"
-    return "takes untagged high definition for BT.709" if _assumes_bt709(frame) else ""
+    return UNTAGGED_HD if _assumes_bt709(frame) else ""
 
 
 def is_combed(plane: UInt8[np.ndarray, "height width"]) -> bool:
@@ -114,7 +115,7 @@ def _open_tone_mapper(
     size = {"width": str(new_width), "height": str(new_height), "flags": "bilinear"}
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table.cube"
-        table.write_text(_write_table(transfer), encoding="ascii")
+        table.write_text(write_table(transfer), encoding="ascii")
         filters = [
             ("scale", size | {"in_color_matrix": matrix, "in_range": levels, "threads": "1"}),
             ("format", {"pix_fmts": "gbrp16le"}),
@@ -126,7 +127,7 @@ def _open_tone_mapper(
 
 
 @cache
-def _write_table(transfer: int) -> str:
+def write_table(transfer: int) -> str:
     """Return the lookup table of colours as the text of a .cube file, in which red varies fastest."""
     axis = np.linspace(0, 1, _TABLE_SIZE)
     colours = render_sdr(np.stack(np.meshgrid(axis, axis, axis, indexing="ij")[::-1], axis=-1), transfer)

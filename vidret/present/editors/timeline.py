@@ -23,6 +23,7 @@ from vidret.present.show import describe_match
 from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, show_path, strip_query
 from vidret.types import LISTED, SOURCE_LABELS, Evidence, Moment
 from vidret.video.probe import VideoInfo, probe
+from vidret.video.rendering import UNTAGGED_HD
 
 logger = logging.getLogger(__name__)
 DEFAULT_RATE = Fraction(25)  # if no rate is known
@@ -41,6 +42,8 @@ class Footage:
         start_s: When its first frame is shown, in seconds on a player's clock.
         first_frame: The number of the first frame by its timecode; 0 without a timecode.
         drop_frame: Whether that timecode is drop-frame.
+        transfer: The transfer function of an HDR video, a number of ITU-T H.273; 0 for other videos.
+        is_untagged_hd: It has high definition and states no colour matrix, which is BT.709 then.
         note: What is unknown or assumed, for people; empty if nothing is.
     """
 
@@ -54,6 +57,8 @@ class Footage:
     width: int = 0
     height: int = 0
     has_audio: bool = False
+    transfer: int = 0
+    is_untagged_hd: bool = False
     note: str = ""
 
 
@@ -87,6 +92,8 @@ def read_footage(path: str) -> Footage:
         width=info.width,
         height=info.height,
         has_audio=info.has_audio,
+        transfer=info.transfer if info.hdr else 0,
+        is_untagged_hd=info.rendering == UNTAGGED_HD,
         note=note,
     )
 
