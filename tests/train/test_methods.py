@@ -51,6 +51,20 @@ def test_method_fulfils_its_contract(name: str, train_all: bool) -> None:
     torch.testing.assert_close(alone[0], whole[0], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in METHODS), ("ucofia", {"options": {"selection": False}})]
+)
+def test_padding_frames_have_no_effect(name: str, options: dict[str, Any]) -> None:
+    module, batch = make_module(name, **options).eval(), draw_captioned(3)
+    with torch.no_grad():
+        for weight in module.model.parameters():  # identities and zeros would hide an effect
+            weight.add_(torch.randn_like(weight), alpha=0.05)
+    mask, black = batch.frame_mask.clone(), batch.pixels.clone()
+    mask[1:, 7:], black[1:, 7:] = False, 0
+    terms = [module.compute_terms(batch._replace(pixels=pixels, frame_mask=mask)) for pixels in (batch.pixels, black)]
+    assert terms[0] == terms[1]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_biases_norms_and_scales_trained_from_scratch_do_not_decay(name: str) -> None:
     module = make_module(name)

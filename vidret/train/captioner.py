@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -63,18 +63,22 @@ class Captioner(nn.Module):
         memory: Float[Tensor, "video frame dim"],
         text_tower: TextTower,
         *,
+        memory_mask: Bool[Tensor, "video frame"] | None = None,
         vocabulary: Int[Tensor, " entry"] | None = None,
     ) -> Float[Tensor, "video word-1 entry"]:
         """Predict each token of a caption from the tokens before it and the video; no prediction for the last token.
 
         Captions are a start token, words, an end token and padding. ``memory`` has the projected frame vectors of one
-        clip, before normalisation. No gradient flows into the text tower. The logits at position k predict the token at
-        position k + 1, from the given vocabulary or all tokens.
+        clip, before normalisation; ``memory_mask`` is False for padding frames. No gradient flows into the text tower.
+        The logits at position k predict the token at position k + 1, from the given vocabulary or all tokens.
         """
         with torch.no_grad():
             words = text_tower.embedding(ids[:, :-1]) + text_tower.positions[: ids.shape[1] - 1]
         future = torch.ones(words.shape[1], words.shape[1], dtype=torch.bool, device=ids.device).triu(1)
-        states = self.decoder(self.prenorm(words), memory, tgt_mask=future, tgt_is_causal=True)
+        padding = None if memory_mask is None else ~memory_mask
+        states = self.decoder(
+            self.prenorm(words), memory, tgt_mask=future, tgt_is_causal=True, memory_key_padding_mask=padding
+        )
         weight: Tensor = text_tower.embedding.weight.detach()
         bias: Tensor | None = None
         if self.head is not None:

@@ -136,8 +136,7 @@ class RetrievalModel(nn.Module):
         flat = rearrange(pixels, "video frame height width c -> (video frame) height width c")
         images = normalise_pixels(flat, card.mean, card.std, self.encoder.vision.proj.dtype)
         seen = self.encoder.vision(images, num_frames=pixels.shape[1], mask=mask, tokens=self._with_tokens)
-        merged = card.merging is not None
-        return seen.frames, seen.tokens, seen.mask if merged else None, seen.sizes if merged else None
+        return seen.frames, seen.tokens, seen.mask, None if card.merging is None else seen.sizes
 
     def _read(self, ids: Int[Tensor, "text word"]) -> Vectors:
         """Return the sentences and the words of texts, with zeros after the last end token."""

@@ -86,7 +86,9 @@ class Joint:
         if model.captioner is not None:
             frequent, end = read_tokens()
             small = restrict_vocabulary(batch.ids, end=end, frequent=frequent)
-            logits = model.captioner(small.ids, videos.frames, model.encoder.text, vocabulary=small.vocabulary)
+            logits = model.captioner(
+                small.ids, videos.frames, model.encoder.text, memory_mask=videos.frame_mask, vocabulary=small.vocabulary
+            )
             terms["caption"] = caption_loss(logits, small.labels, end=small.end, frequent=small.frequent)
         return terms
 

@@ -57,9 +57,10 @@ class PromptSwitch:
         terms = {"contrast": pair_loss(*gather_pairs(texts, videos), model.logit_scale, same=same_videos(batch))}
         if model.captioner is not None:
             prompts = model.encoder.card.prompts
-            memory = videos.frames if prompts is None else videos.frames[:, : prompts.num_frames]
+            clip = slice(None if prompts is None else prompts.num_frames)
+            mask = None if videos.frame_mask is None else videos.frame_mask[:, clip]
             frequent, end = read_tokens()
-            logits = model.captioner(batch.ids, memory, model.encoder.text)
+            logits = model.captioner(batch.ids, videos.frames[:, clip], model.encoder.text, memory_mask=mask)
             terms["caption"] = caption_loss(logits, batch.ids, end=end, frequent=frequent, weight=self.caption_weight)
         return terms
 
