@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader, IterableDataset
 
 from tests.train.small import (
@@ -295,6 +296,20 @@ def test_rate_falls_at_an_epoch_whatever_ends_the_run(tmp_path: Path) -> None:
         make_trainer(tmp_path, max_epochs=10, max_steps=7, limit_val_batches=0).fit(
             make_head_module(drop_at=2), endless
         )
+
+
+@ignores_lightning
+@pytest.mark.parametrize("method", ["glscl", "ucofia"])
+def test_averaged_weights_are_validated_as_they_are_saved(method: str, world: Path, tmp_path: Path) -> None:
+    saved = ModelCheckpoint(tmp_path, filename="averaged")
+    trainer = make_trainer(
+        tmp_path, max_epochs=2, enable_checkpointing=True, callbacks=[EMAWeightAveraging(decay=0.9), saved]
+    )
+    trainer.fit(make_module(method, lr=5e-3), datamodule=open_data(world, val_share=0.4))
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    path, data = tmp_path / "averaged.ckpt", open_data(world, val_share=0.4)
+    again = make_trainer(tmp_path).validate(make_module(method), datamodule=data, ckpt_path=path, verbose=False)
+    assert again == [logged]
 
 
 def test_videos_without_a_text_give_no_metrics() -> None:

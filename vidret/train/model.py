@@ -113,12 +113,17 @@ class RetrievalModel(nn.Module):
             return videos if self.aligner is None else self.aligner.prepare(videos)
 
     @torch.no_grad()
-    def score(self, texts: TextBatch, videos: Prepared) -> Float[Tensor, "text video"]:
-        """Return the scores of all texts against all videos, as a search with the exported model ranks them."""
+    def score(
+        self, texts: TextBatch, videos: Prepared, aligner: nn.Module | None = None
+    ) -> Float[Tensor, "text video"]:
+        """Return the scores of all texts against all videos, as a search with the exported model ranks them.
+
+        ``aligner`` is the one that prepared the videos, if that is not the current one.
+        """
         texts = texts.to(self.head_dtype)
         if isinstance(videos, VideoBatch):
             return functional.normalize(texts.sentences, dim=-1) @ pool_frames(videos.frames, videos.frame_mask).T
-        scores = cast(Any, self.aligner).score(texts, videos)
+        scores = cast(Any, aligner or self.aligner).score(texts, videos)
         return scores.total if isinstance(scores, ConceptScores) else scores.mean
 
     def _encode(self, encode: Callable[..., Vectors], *inputs: Tensor | None) -> Vectors:

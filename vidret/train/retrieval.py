@@ -1,5 +1,6 @@
 """Training for retrieval: the model, losses and recipe of a method, as a Lightning module."""
 
+import copy
 import logging
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vidret.align.batches import Fields, move_batch
 from vidret.align.files import describe_aligner
+from vidret.align.glscl import ConceptAligner
+from vidret.align.ucofia import Aligner
 from vidret.data.dataset import RetrievalBatch
 from vidret.data.frames import SamplingKind
 from vidret.data.module import RetrievalData
@@ -114,6 +117,7 @@ class RetrievalModule(TrainedModule):
         if not 0 <= keep < 1 or (keep and (weights is None or lora_rank)):
             raise VidretError(f"keep must be from 0 to below 1, with weights and without lora_rank, got {keep}")
         self._kept = (str(weights), keep) if keep else None
+        self._scorer: list[Aligner | ConceptAligner | None] = []
         self.method = load_method(method, options or {})
         plain = None if weights is None else load_towers(weights)
         self._trained_before = None if weights is None else TrainedOn.read(Path(weights))
@@ -177,6 +181,12 @@ class RetrievalModule(TrainedModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_validation_epoch_start(self) -> None:
+        """Keep the aligner: averages of weights (EMA) are valid in the steps, but not when scores are computed."""
+        self._scorer = [copy.deepcopy(self.model.aligner)]  # in a list, so that it is no part of the module
+
+    on_test_epoch_start = on_validation_epoch_start
+
     def validation_step(self, batch: RetrievalBatch, _batch_index: int) -> None:
         """Store the encoded texts and videos, prepared for scores; processes have disjoint sets of videos."""
         videos = self.model.prepare(self.model.encode_videos(batch.pixels, batch.frame_mask))
@@ -206,7 +216,7 @@ class RetrievalModule(TrainedModule):
         """Return the scores (text x video) of the batches of validation, and the column of each text's video."""
         texts = _stack([batch["texts"] for batch in batches if batch["texts"] is not None])
         videos = _stack([batch["prepared"] for batch in batches])
-        scores = self.model.score(move_batch(texts, self.device), move_batch(videos, self.device))
+        scores = self.model.score(move_batch(texts, self.device), move_batch(videos, self.device), *self._scorer)
         videos_in_order = (video_index for batch in batches for video_index in batch["videos"].tolist())
         columns = {video_index: column for column, video_index in enumerate(videos_in_order)}
         truth = [columns[video_index] for batch in batches for video_index in batch["text_videos"].tolist()]
