@@ -121,6 +121,13 @@ def test_clusters_are_those_of_average_linkage(seed: int, num_rows: int, same: f
     assert as_groups(cluster_windows(vectors, same)) == cluster_naively(vectors, same)
 
 
+@given(st.lists(st.sampled_from([(1, 0), (0, 1), (-1, 0), (0.6, 0.8)]), min_size=1, max_size=12), st.floats(0.01, 0.95))
+def test_tied_windows_are_clustered_by_average_linkage(rows: list[tuple[float, float]], same: float) -> None:
+    vectors = np.array(rows, np.float32)
+    labels = cluster_windows(vectors, same)
+    assert as_groups(labels) == cluster_naively(vectors, same)
+
+
 def test_long_films_are_clustered_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = draw_vectors(1, 90, spread=0.1)
     whole = as_groups(cluster_windows(vectors, 0.6))

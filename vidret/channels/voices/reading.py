@@ -152,14 +152,23 @@ def cluster_windows(vectors: Float32[np.ndarray, "window dim"], same: float) -> 
         clusters = np.concatenate([clusters, labels[first : first + BLOCK]])
         cosines = (sums @ sums.T) / np.outer(counts, counts)
         np.fill_diagonal(cosines, -np.inf)
-        while len(clusters) > 1 and cosines.max() >= same:
-            kept, gone = sorted(map(int, np.unravel_index(cosines.argmax(), cosines.shape)))
+        best, is_left = cosines.max(axis=1), np.ones(len(clusters), bool)  # best: at least the highest of each row
+        while best.max() >= same:
+            row = int(best.argmax())
+            column = int(cosines[row].argmax())
+            if cosines[row, column] < best[row]:
+                best[row] = cosines[row, column]
+                continue
+            kept, gone = sorted((row, column))
             labels[labels == clusters[gone]] = clusters[kept]
             sums[kept] += sums[gone]
             counts[kept] += counts[gone]
-            sums, counts = np.delete(sums, gone, axis=0), np.delete(counts, gone)
-            clusters = np.delete(clusters, gone)
-            cosines = np.delete(np.delete(cosines, gone, axis=0), gone, axis=1)
-            cosines[kept] = cosines[:, kept] = sums @ (sums[kept] / counts[kept]) / counts
-            cosines[kept, kept] = -np.inf
+            is_left[gone] = False
+            merged = np.where(is_left, sums @ (sums[kept] / counts[kept]) / counts, -np.inf)
+            merged[kept] = -np.inf
+            cosines[gone] = cosines[:, gone] = -np.inf
+            cosines[kept] = cosines[:, kept] = merged
+            best = np.maximum(best, merged)
+            best[kept] = merged.max()
+        sums, counts, clusters = sums[is_left], counts[is_left], clusters[is_left]
     return np.unique(labels, return_inverse=True)[1]
