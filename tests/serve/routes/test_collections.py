@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema_rs import validator_for
 from starlette.testclient import TestClient
 
 from tests.serve.conftest import check_refusal, find_id
@@ -61,10 +62,13 @@ def test_an_export_is_that_of_the_command(client: TestClient, engine: Engine) ->
     moment = {"video": find_id(engine, "red.mp4"), "start": 0.5, "end": 2, "note": "n"}
     client.post("/api/collections/x y/moments", json={"moments": [moment]})
     moments = [moment for moment in engine.collect("x y") if isinstance(moment, Moment)]
+    described = client.get("/openapi.json").json()["paths"]["/api/collections/{name}/export"]["get"]["responses"]["200"]
     for form in ("csv", "json", "edl", "markers", "html", "srt"):
         answer = client.get("/api/collections/x y/export", params={"format": form})
         assert answer.status_code == 200
         assert answer.text == format_moments(moments, form, query="x y")
+        schema = described["content"][answer.headers["Content-Type"].partition(";")[0]]["schema"]
+        assert validator_for(schema).is_valid(answer.json() if form == "json" else answer.text)
         suffix = {"markers": "edl"}.get(form, form)
         assert answer.headers["Content-Disposition"].endswith(f"filename*=UTF-8''x%20y.{suffix}")
         if form == "html":

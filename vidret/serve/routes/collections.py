@@ -38,7 +38,8 @@ Name = Annotated[str, Path(min_length=1, max_length=64, examples=["highlights"])
 MEDIA_TYPES = {"json": "application/json", "csv": "text/csv", "html": "text/html", "fcpxml": "application/xml"}
 SUFFIXES = {"chapters": "ffmeta", "markers": "edl"}
 TEXT = {"schema": {"type": "string"}}
-FILE: Responses = {200: {"content": dict.fromkeys(("text/plain", *MEDIA_TYPES.values()), TEXT)}}
+ROWS = {"application/json": {"schema": {"type": "array", "items": {"type": "object"}}}}
+FILE: Responses = {200: {"content": dict.fromkeys(("text/plain", *MEDIA_TYPES.values()), TEXT) | ROWS}}
 OWN, CHANGE_OWN = (Depends(Right(right, within=in_own_collection)) for right in RIGHTS)
 CLIP_URL = "../../videos/{video}/clip?start={start:.3f}&end={end:.3f}"
 EXPORT_S = 120.0
