@@ -1030,6 +1030,7 @@ def test_unplayable_film_is_shown_as_single_frames_and_a_missing_one_as_a_grey_t
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("This browser cannot play this file")
     still = page.get_by_role("img", name="Frame at the selected time")
     expect(still).to_be_visible()
+    expect(page.locator("#clock")).to_have_text("0:00 / 0:03")  # else its end is not known yet
     press(page, "End")
     expect(still).to_have_attribute("src", re.compile(r"t=3\.0"))
     page.wait_for_url(re.compile(r"t=3\.0"))

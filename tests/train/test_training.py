@@ -299,7 +299,7 @@ def test_rate_falls_at_an_epoch_whatever_ends_the_run(tmp_path: Path) -> None:
 
 
 @ignores_lightning
-@pytest.mark.parametrize("method", ["glscl", "ucofia"])
+@pytest.mark.parametrize("method", ["ucofia", pytest.param("glscl", marks=pytest.mark.slow)])
 def test_averaged_weights_are_validated_as_they_are_saved(method: str, world: Path, tmp_path: Path) -> None:
     saved = ModelCheckpoint(tmp_path, filename="averaged")
     trainer = make_trainer(
