@@ -179,6 +179,16 @@ def test_the_best_texts_hold_rare_words(tmp_path: Path) -> None:
         assert len(texts.search_words(["dog", "zebra"], 10)) == 10
 
 
+def test_a_word_that_is_said_often_in_one_video_hides_no_other(tmp_path: Path) -> None:
+    fill(tmp_path, MILVUS, num_videos=3)
+    add_words(tmp_path, "v0", [f"zebra {n}" for n in range(30)], source="screen")
+    for video in ("v1", "v2"):
+        add_words(tmp_path, video, ["then they spoke at length about a zebra in the zoo"], source="screen")
+    with TextStore.open(tmp_path) as texts:
+        best = texts.read_segments(texts.search_words(["zebra"], 5))
+        assert {stored.fingerprint for stored in best} == {"v0", "v1", "v2"}
+
+
 def test_without_bm25_in_milvus_full_text_is_searched_by_sqlite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

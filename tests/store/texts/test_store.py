@@ -111,6 +111,17 @@ def test_search_by_words_and_by_vector(store: TextStore) -> None:
     assert len(store) == 6
 
 
+def test_near_texts_of_one_video_hide_no_other(store: TextStore) -> None:
+    vector = random_vectors([SPOKEN[0]])
+    for content, num_texts, length in (("often", 30, 1.0), ("b", 1, 0.9), ("c", 1, 0.9), ("d", 1, 0.9)):
+        texts = [TimedText(float(k), k + 0.5, f"number {k}", "speech", 0.5, "en") for k in range(num_texts)]
+        track = store.begin(content, "speech", "tiny.en", duration_s=60.0)
+        store.add(track, texts, np.repeat(length * vector, num_texts, axis=0), until_s=60.0)
+        store.finish(track)
+    owners = store.store.owners(store.search(vector, 5)[0])
+    assert owners.tolist() == [1, 1, 2, 3, 4], "in turns by track"
+
+
 def test_empty_store(store: TextStore) -> None:
     assert store.tracks() == []
     assert [row.tolist() for row in store.search(random_vectors(SPOKEN[:2]), 5)] == [[], []]

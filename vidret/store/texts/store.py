@@ -27,7 +27,7 @@ from vidret.store.snapshots.snapshot import Selection, Snapshot, find_rows, reme
 from vidret.store.store import Store
 from vidret.store.texts.index import TextIndex
 from vidret.store.texts.owners import TrackOwners
-from vidret.store.texts.postings import MAX_TEXTS, text_id
+from vidret.store.texts.postings import MAX_TEXTS, spread_over_tracks, text_id
 from vidret.types import SOURCES, TEXT_SOURCES, SegmentEmbedding, Source, TextSource, TimedText
 from vidret.types.arrays import widen_rows
 
@@ -40,6 +40,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 MISSING = FILE_STATES.index("missing")  # the state of a track that was replaced or removed
 MAX_FLAGGED = 4  # selections whose flags are cached
+CROWDED, DEEPER = 5, 10  # texts a track from which on a search is repeated, for so many times as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,12 +223,28 @@ class TextStore:
         return exists
 
     def search(self, vectors: Float32[np.ndarray, "query dim"], k: int, within: Selection | None = None) -> list[Ids]:
-        """Return the segments of the ``k`` texts nearest to each vector, of all or a selection, best first."""
+        """Return the segments of ``k`` texts near to each vector, of all or a selection, best first.
+
+        They are the nearest ones; of few tracks, those of ``DEEPER`` times as many, in turns by track.
+        """
         within = within or self.store.select()
         if not within.num_segments or not len(vectors):
             return [np.zeros(0, np.int64) for _ in vectors]
-        rows = self.store.search(vectors, min(k, within.num_segments), within)[1]
-        return [row[row >= 0] for row in rows]
+
+        def search(depth: int) -> list[Ids]:
+            rows = self.store.search(vectors, min(depth, within.num_segments), within)[1]
+            return [row[row >= 0] for row in rows]
+
+        found = search(k)
+        if any(len(ids) == k >= CROWDED * len(np.unique(self.store.owners(ids))) for ids in found):
+            found = search(DEEPER * k)
+        return [self._take_turns(ids, k) for ids in found]
+
+    def _take_turns(self, ids: Ids, k: int) -> Ids:
+        """Return ``k`` of some texts, which are given best first, so that no track hides the others."""
+        tracks, ranks = self.store.owners(ids) * MAX_TEXTS, np.arange(len(ids), dtype=np.float64)
+        chosen: Ids = ids[spread_over_tracks(tracks, -ranks, k)]
+        return chosen
 
     def search_words(self, terms: Sequence[str], k: int, within: Selection | None = None) -> Ids:
         """Return the segments of the ``k`` texts, of all or a selection, with the best bm25 for any of these stems.
@@ -237,13 +254,14 @@ class TextStore:
         within = within or self.store.select()
         if not terms or not within.num_segments:
             return np.zeros(0, np.int64)
-        result = self.store.search_words(terms, k, within)
+        result = self.store.search_words(terms, DEEPER * k, within)
         if result is None:
             return self.find_segments(self.index.search(terms, k, self._flag(within)))
+        found_ids = self._take_turns(result.ids, k)
         if not result.missed:
-            return result.ids
+            return found_ids
         missed_ids = self.find_segments(self.index.search(terms, k, self._flag(within, result.missed)))
-        return np.concatenate([result.ids, missed_ids[~np.isin(missed_ids, result.ids)]])
+        return np.concatenate([found_ids, missed_ids[~np.isin(missed_ids, found_ids)]])
 
     def find_phrase(self, phrase: str, k: int, within: Selection | None = None) -> Ids:
         """Return the segments of up to ``k`` texts that contain these words next to one another, in this order."""
