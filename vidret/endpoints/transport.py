@@ -9,7 +9,7 @@ import json
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from time import monotonic, sleep
@@ -27,23 +27,32 @@ BUSY = (408, 429, 500, 502, 503, 504)
 LONGEST_WAIT_S = 20.0
 REASON_LENGTH = 200
 MAX_REASON_BYTES = 1 << 16
+POLL_S = 0.25  # between two looks whether an answer is still awaited
 
 T = TypeVar("T")
 Read = Callable[[str, Iterator[bytes]], Iterator[T]]  # from the type of an answer and its lines
 
 
-class _TimedBytes(io.RawIOBase):
-    """The bytes that a socket receives until a deadline."""
+def is_awaited() -> bool:
+    """Return True: somebody waits for the answer."""
+    return True
 
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock, self._deadline = sock, deadline
+
+class _TimedBytes(io.RawIOBase):
+    """The bytes that a socket receives until a deadline, or until nobody waits for them."""
+
+    def __init__(self, sock: socket.socket, deadline: float, awaited: Callable[[], bool]) -> None:
+        self._sock, self._deadline, self._awaited = sock, deadline, awaited
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(_time_left(self._deadline))
-        return self._sock.recv_into(buffer)
+        while self._awaited():
+            self._sock.settimeout(min(POLL_S, _time_left(self._deadline)))
+            with suppress(TimeoutError):
+                return self._sock.recv_into(buffer)
+        raise EndpointError("nobody waits for the answer")
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         """Return a stream, as ``HTTPResponse`` asks of a socket."""
@@ -51,11 +60,14 @@ class _TimedBytes(io.RawIOBase):
 
 
 @contextmanager
-def open_post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Iterator[HTTPResponse]:
+def open_post(
+    url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float, awaited: Callable[[], bool] = is_awaited
+) -> Iterator[HTTPResponse]:
     """Post to an http or https URL; yield the response, whose reads end at the deadline too. No proxy is used.
 
     Raises:
         TimeoutError: The deadline has passed.
+        EndpointError: The answer is not ``awaited`` any more.
         OSError: The host cannot be reached, or is not trusted.
         HTTPException: The answer is not HTTP.
     """
@@ -70,7 +82,8 @@ def open_post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: f
         connection.sock = _connect(parts.scheme, parts.hostname, parts.port or PORTS[parts.scheme], deadline)
         connection.sock.settimeout(_time_left(deadline))
         connection.request("POST", target, body, dict(headers))
-        with HTTPResponse(_TimedBytes(connection.sock, deadline), method="POST") as response:  # type: ignore[arg-type]
+        received = _TimedBytes(connection.sock, deadline, awaited)
+        with HTTPResponse(received, method="POST") as response:  # type: ignore[arg-type]
             response.begin()
             yield response
     finally:
@@ -173,6 +186,7 @@ class JsonTransport:
         retries: Further attempts after failures that may pass.
         backoff_s: Wait before the first retry; doubled for each further one.
         max_answer_bytes: Maximum size of an answer.
+        awaited: Returns whether somebody still waits for the answer; if not, the request ends.
     """
 
     url: str
@@ -185,6 +199,7 @@ class JsonTransport:
     retries: int
     backoff_s: float
     max_answer_bytes: int
+    awaited: Callable[[], bool] = field(default=is_awaited, repr=False)
 
     def __post_init__(self) -> None:
         if not _is_plain(self.url) or (parts := urlsplit(self.url)).query:
@@ -219,7 +234,7 @@ class JsonTransport:
                     has_begun = True
                     yield piece
             except _BusyError as error:
-                if attempt == self.retries or has_begun:
+                if attempt == self.retries or has_begun or not self.awaited():
                     raise EndpointError(f"{self.name}: {error}") from None
                 sleep(min(error.wait_s or self.backoff_s * 2**attempt, LONGEST_WAIT_S))
                 continue
@@ -229,7 +244,8 @@ class JsonTransport:
     def _send(self, body: bytes, read: Read[T], what: str) -> Iterator[T]:
         """Yield what ``read`` yields of the answer to one request."""
         try:
-            with open_post(self._target, body, self._headers, timeout_s=self.timeout_s) as response:
+            limits: Any = {"timeout_s": self.timeout_s, "awaited": self.awaited}
+            with open_post(self._target, body, self._headers, **limits) as response:
                 self._check_status(response)
                 lines = _read_lines(response, self.max_answer_bytes)
                 yield from read(response.headers.get_content_type(), lines)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vidret.disk import drop_oldest, replacing
-from vidret.endpoints.transport import REASON_LENGTH, EndpointError, JsonTransport
+from vidret.endpoints.transport import REASON_LENGTH, EndpointError, JsonTransport, is_awaited
 from vidret.errors import StoreError, VidretError
 from vidret.text import sanitize
 
@@ -78,6 +78,7 @@ class ChatEndpoint:
         retries: Further attempts after temporary failures.
         max_tokens: Maximum length of an answer.
         backoff_s: Wait before the first retry; doubled for each further one.
+        awaited: Returns whether somebody still waits for the answer; if not, the request ends.
     """
 
     url: str
@@ -87,6 +88,7 @@ class ChatEndpoint:
     retries: int = 2
     max_tokens: int = 800
     backoff_s: float = 1.0
+    awaited: Callable[[], bool] = field(default=is_awaited, repr=False)
 
     def __post_init__(self) -> None:
         _ = self._transport
@@ -106,6 +108,7 @@ class ChatEndpoint:
             retries=self.retries,
             backoff_s=self.backoff_s,
             max_answer_bytes=MAX_ANSWER_BYTES,
+            awaited=self.awaited,
         )
 
     def complete(self, messages: list[dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any
 
@@ -37,15 +38,19 @@ def write_problem(status: int, error: VidretError) -> str:
 
 
 def stream_events(
-    work: Callable[[Send, threading.Event], str], *, first: str = "", on_end: Callable[[], object]
+    work: Callable[[Send, threading.Event], str],
+    *,
+    first: str = "",
+    on_end: Callable[[], object],
+    is_left: threading.Event | None = None,
 ) -> StreamingResponse:
     """Run ``work`` in a thread, and respond with the events that it sends, after the ``first`` one.
 
-    ``work`` gets a function that sends an event, and a ``threading.Event`` that is set when the client has left. It
+    ``work`` gets a function that sends an event, and ``is_left``, which is set when the client has left. It
     returns the last event, empty for none. If it fails, the last event is a problem. ``on_end`` is always called before
     the last event.
     """
-    loop, events, is_left = asyncio.get_running_loop(), asyncio.Queue[str | None](), threading.Event()
+    loop, events, is_left = asyncio.get_running_loop(), asyncio.Queue[str | None](), is_left or threading.Event()
 
     def send(event: str | None) -> None:
         with suppress(RuntimeError):  # the loop is closed
@@ -57,6 +62,8 @@ def stream_events(
             last = work(send, is_left)
         except VidretError as error:
             last = write_problem(500, error)
+        except CancelledError:  # the loop ends, and with it what ``work`` waits for
+            pass
         except BaseException:  # such as a panic of native code
             logger.exception("a stream failed")
             last = write_problem(500, VidretError(INTERNAL_ERROR))

@@ -1,17 +1,21 @@
 """Questions over HTTP: events, refusals, and that the client and the command agree with the engine."""
 
+import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from tests.chatting import Chat, Reply, run_chat, say, stream
-from tests.index_server import serve_engine
+from tests.index_server import connect, serve_engine
 from tests.serve.conftest import Serve, check_refusal, find_id, read_events
+from tests.waiting import wait_until
 from vidret.client import RemoteEngine, RemoteError
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -130,6 +134,17 @@ def test_a_stream_ends_with_a_problem_whatever_fails(
     assert (events[-1][1]["status"], events[-1][1]["detail"]) == (500, INTERNAL_ERROR)
 
 
+def test_a_frame_that_a_shutdown_cancels_is_no_fault(
+    serve: Serve, engine: Engine, chat: Chat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def cancel(*_arguments: object) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr("vidret.serve.routes.asking.draw_video", cancel)
+    assert [name for name, _ in ask(serve(engine, llm=make_llm(chat)), frames=1)] == ["moments"]
+    assert caplog.text == ""
+
+
 def test_only_a_few_questions_are_answered_at_a_time(serve: Serve, engine: Engine) -> None:
     gate, begun = threading.Event(), threading.Semaphore(0)
 
@@ -147,6 +162,33 @@ def test_only_a_few_questions_are_answered_at_a_time(serve: Serve, engine: Engin
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
             gate.set()
         assert ask(client, frames=0)[-1][0] == "answer"
+
+
+@pytest.mark.parametrize("llm_queries", [True, False])
+def test_questions_of_clients_that_have_left_are_dropped(engine: Engine, llm_queries: bool) -> None:
+    gate, begun = threading.Event(), threading.Semaphore(0)
+
+    def answer(_number: int) -> Reply:
+        begun.release()
+        gate.wait(20)
+        return say("Red [1].")
+
+    content = json.dumps({"question": QUESTION, "frames": 0, "llm_queries": llm_queries})
+    head = "POST /api/ask HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length"
+    with run_chat(answer) as chat, serve_engine(engine, llm=make_llm(chat)) as url, ExitStack() as clients:
+
+        def send_question(timeout_s: float) -> bool:
+            """Send a question, and return whether the endpoint was asked in time."""
+            clients.enter_context(connect(url)).sendall(f"{head}: {len(content)}\r\n\r\n{content}".encode())
+            return begun.acquire(timeout=timeout_s)
+
+        assert all(send_question(10) for _ in range(MAX_ASKED))
+        assert not send_question(0.2)
+        clients.close()
+        left = time.monotonic()
+        wait_until(lambda: send_question(0.5))
+        gate.set()
+        assert time.monotonic() - left < 10
 
 
 def test_client_gets_what_the_engine_answers(engine: Engine, chat: Chat) -> None:

@@ -6,10 +6,11 @@ It needs a server that was started with an endpoint. Only requests to this route
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
@@ -29,9 +30,9 @@ from vidret.language.retrieval import (
 )
 from vidret.serve.events import Send, document_events, stream_events, write_event, write_problem
 from vidret.serve.fields import Id, collect_options, with_options, with_rows_of
-from vidret.serve.problems import RefusedError, make_busy, refusals
+from vidret.serve.problems import SHUTTING_DOWN, RefusedError, make_busy, refusals
 from vidret.serve.rights import READ
-from vidret.serve.routes.media import draw_video
+from vidret.serve.routes.media import draw_video, note_leaving
 from vidret.serve.rows import LinkedRow, write_row
 from vidret.serve.thumbnails import Thumbnails
 from vidret.serve.worker import Worker
@@ -95,7 +96,7 @@ def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: Chat
     free = threading.BoundedSemaphore(MAX_ASKED)
 
     @router.post("/ask", response_class=StreamingResponse, responses=EVENTS)
-    async def ask(body: AskRequest) -> StreamingResponse:
+    async def ask(request: Request, body: AskRequest) -> StreamingResponse:
         """Answer a question by a language model, which cites the moments that a search finds."""
         if llm is None:
             raise RefusedError(403, NO_MODEL)
@@ -104,18 +105,26 @@ def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: Chat
         options = collect_options(body, ContextOptions)
         if not free.acquire(blocking=False):
             raise make_busy(f"{MAX_ASKED} questions are being answered", 5)
+        is_left = threading.Event()
+        leaving = asyncio.ensure_future(note_leaving(request, is_left))
+        endpoint = replace(llm, awaited=lambda: not is_left.is_set())
         try:
             cache, loop = ReplyCache(engine.path / CACHE), asyncio.get_running_loop()
             search = partial(gather_context, question=body.question, videos=body.videos, options=options)
 
             def gather(**settings: Any) -> QuestionContext:
+                if is_left.is_set():
+                    raise RefusedError(503, SHUTTING_DOWN)
                 return asyncio.run_coroutine_threadsafe(worker.call(partial(search, **settings)), loop).result()
 
-            first, find_more = await run_in_threadpool(make_rounds, body.question, options, llm, cache, gather)
+            first, find_more = await run_in_threadpool(make_rounds, body.question, options, endpoint, cache, gather)
             moments = await run_in_threadpool(write_moments_event, engine, first)
         except BaseException:
+            is_left.set()  # the server may be shutting down
             free.release()
             raise
+        finally:
+            leaving.cancel()
 
         def draw(video: StoredVideo, time_s: float, width: int) -> bytes:
             drawn = draw_video(engine, thumbnails, video, time_s, width)
@@ -126,9 +135,9 @@ def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: Chat
 
         def answer() -> Iterator[str | QuestionContext | CitedAnswer]:
             more = None if find_more is None else lambda context: show(find_more(context))
-            return stream_answer(show(first), llm, more)
+            return stream_answer(show(first), endpoint, more)
 
-        return stream_events(partial(send_answer, engine, answer), first=moments, on_end=free.release)
+        return stream_events(partial(send_answer, engine, answer), first=moments, on_end=free.release, is_left=is_left)
 
     return router
 
