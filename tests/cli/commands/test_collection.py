@@ -106,3 +106,13 @@ def test_a_list_is_cut_into_files_and_a_film(run: Runner, tmp_path: Path, monkey
     run.check_refusal(film, 1, "exists already")
     run.check_refusal(("cut", "best", tmp_path / "best.mov"), 2, "a film must end in .mp4, got ")
     assert run.err("cut", "best", tmp_path / "out", "--encode", "--overwrite").count("encoded again") == 2
+    write_video(tmp_path / "films" / "a.mp4", range(0, 200, 2), options=options)
+    changed = "a.mp4: has changed since it was indexed; index it again, or its moments may be wrong"
+    for command in (
+        ("cut", "best", tmp_path / "new"),
+        ("collection", "show", "best", "--format", "edl"),
+        ("locate", "red", "--format", "edl"),
+        ("locate", "red", "--export", tmp_path / "found"),
+    ):
+        code, _, err = run(*command)
+        assert (code, err.count(changed)) == (0, 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from vidret.cli.app import add_group, app
-from vidret.cli.commands.locate import MomentFormat, print_moments
+from vidret.cli.commands.locate import MomentFormat, print_moments, warn_of_changes
 from vidret.cli.opening import check_index, open_engine
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -182,8 +182,12 @@ def _collect(index: Path, name: str) -> tuple[SavedCollection, Sequence[Hit | Mo
     collection = pick_collection(_read_all(index), name)
     if collection.finds:
         with open_engine(index) as engine:
-            return collection, engine.collect(name)
+            results = engine.collect(name)
+            warn_of_changes(engine.file, as_moments(results))
+            return collection, results
     moments = collection.list_moments()
+    with Store.open(index) as store:
+        warn_of_changes(store.files.get, moments)
     if num_missing := len(collection.moments) - len(moments):
         missing = format_count(num_missing, "moment")
         print_message(f"left out: {missing} of {name}, whose videos are not in the index")

@@ -1,6 +1,7 @@
 """The command ``vidret locate``."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,18 +24,20 @@ from vidret.cli.options import (
     option_field,
 )
 from vidret.cli.search_options import ClipChoice, SaveOption, answer_clip, draw_results, save_search, with_search_fields
-from vidret.errors import MissingVideoError
+from vidret.errors import DecodeError, MissingVideoError
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
 from vidret.present.show import explain_nothing, print_json, show_interpretation, show_moments
 from vidret.present.terminal import print_message, write_stdout, writing
-from vidret.text import file_name, format_count
+from vidret.text import file_name, format_count, has_file, is_url, show_path
 from vidret.types import LocateOptions, VideoLibrary
 from vidret.video.scan import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
+    from vidret.store.records import FileRecord
     from vidret.types import Moment
 
+logger = logging.getLogger(__name__)
 FORMATS = ("table", "json", "csv", *TIMELINES, "chapters", "srt", "html")
 EXPORT = "Export"
 CLIP_RULE = "needs at most a VIDEO, as a table or JSON, without --curve and --export"
@@ -134,6 +137,11 @@ def locate_command(
         raise MissingVideoError(f"{joined} query of several words goes in quotes") from error
     if not moments:
         print_message(explain_nothing(options))
+    if export is not None or shape.form in TIMELINES:
+        from vidret.engine import Engine
+
+        if isinstance(engine, Engine):
+            warn_of_changes(engine.file, moments)
     print_moments(moments, query, shape, first_rank=options.offset + 1)
     draw_results(moments, query, sheet, first_rank=options.offset + 1)
     if curve is not None and moments:
@@ -144,6 +152,21 @@ def locate_command(
         with show_count("cutting", "moments") as on_count:
             clips = cut_moments(moments, export, overwrite=overwrite, on_progress=on_count)
         print_message(f"{format_count(len(clips), 'clip')} in {export}")
+
+
+def warn_of_changes(find_file: "Callable[[str], FileRecord | None]", moments: "Sequence[Moment]") -> None:
+    """Warn of moments whose files have changed since they were indexed, given the records of files by path."""
+    from vidret.video.files import read_mtime_ns, stat_files
+
+    paths = dict.fromkeys(moment.path for moment in moments if has_file(moment.path) and not is_url(moment.path))
+    for path, found in stat_files(list(paths)):
+        record = find_file(path)
+        if record is None or isinstance(found, DecodeError):
+            continue
+        if (record.num_bytes, record.mtime_ns) != (found.st_size, read_mtime_ns(found)):
+            logger.warning(
+                "%s: has changed since it was indexed; index it again, or its moments may be wrong", show_path(path)
+            )
 
 
 def print_moments(moments: "Sequence[Moment]", query: str, shape: MomentFormat, *, first_rank: int = 1) -> None:
