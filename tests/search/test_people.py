@@ -201,7 +201,7 @@ def test_filters_hold(engine: Engine, folder: Path) -> None:
 
 
 def test_unknown_names_and_curves(engine: Engine, folder: Path) -> None:
-    with pytest.raises(VidretError, match="@uncle: must be the name of a taught concept or of a person"):
+    with pytest.raises(VidretError, match="@uncle: must be the name of a person or of a taught concept"):
         engine.search("@uncle in red")
     images = (np.full((8, 8, 3), (255, 0, 0), np.uint8),)
     without: tuple[Query, ...] = ("red -blue -@mum", 'red -"@Dad Joe" -blue', "red -blue, no @mum", '"red" -blue')

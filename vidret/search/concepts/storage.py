@@ -98,8 +98,8 @@ def check_mentions(store: Store, query: Query, people: Collection[str] = ()) -> 
     texts = (f" {text}".replace(" -@", " @") for text in list_query_texts(query))  # excluded terms mention concepts too
     for name in (name for text in texts for name in find_mentions(text) if name not in people):
         if load_concept(store, name) is None:
-            persons = " or of a person" if people else ""
-            rule = f"must be the name of a taught concept{persons} ({_name_concepts(store)})"
+            persons = "a person or of " if people else ""
+            rule = f"must be the name of {persons}a taught concept ({_name_concepts(store)})"
             raise VidretError(f"@{name}: {rule}; to teach it: vidret teach {name}")
 
 
