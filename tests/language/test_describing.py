@@ -16,7 +16,9 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.language.describing import SOURCE, DescribeOptions, choose_specific, read_description
 from vidret.language.endpoint import ChatEndpoint
-from vidret.store.texts.upkeep import count_texts
+from vidret.store.store import Store
+from vidret.store.texts.store import FOLDER
+from vidret.store.texts.upkeep import count_texts, find_lost_texts
 
 FILMS = {"a.mp4": (("red", 3), ("blue", 3)), "b.mp4": (("green", 3),)}
 NUM_SEGMENTS = 3
@@ -62,6 +64,10 @@ def test_each_segment_is_described_once(engine: Engine) -> None:
     (counts,) = count_texts(engine.path)
     assert (counts.source, counts.texts, counts.complete) == (SOURCE, NUM_SEGMENTS, len(FILMS))
     assert read_options(engine.path) is None  # descriptions do not make the next run read words
+    shutil.move(engine.path / FOLDER, engine.path.parent)
+    with Store.open(engine.path) as store:
+        assert "is missing" in find_lost_texts(store, repair=False)
+    shutil.move(engine.path.parent / FOLDER, engine.path)
     (hit,) = engine.search('"number 2"', sources=["generated"])
     assert (Path(hit.path).name, hit.evidence[0].source) == ("b.mp4", "generated")
     pictures = engine.search("number 2", sources=["picture"])[0].evidence

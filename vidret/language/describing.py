@@ -18,7 +18,7 @@ from vidret.errors import UnreachableError, VidretError
 from vidret.language.endpoint import ChatEndpoint, ReplyCache, drop_thoughts, read_reply, write_chat
 from vidret.language.retrieval import DrawFrame, spread_times
 from vidret.store.catalog.texts import TextTrack
-from vidret.store.records import StoredVideo
+from vidret.store.records import HAS_TEXTS, StoredVideo
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 from vidret.text import sanitize
@@ -101,9 +101,12 @@ def describe_index(
     ``encoder`` is that of the index. Progress is the number of segments done and the total.
 
     Raises:
-        StoreError: Another process is writing texts, or the index is damaged.
+        StoreError: Another process is writing texts, or the index if it has none yet; or the index is damaged.
     """
     name, fingerprint, dim = choose_sentence_space(store.path)
+    if not store.metadata.get(HAS_TEXTS):
+        with Store.open(store.path, write=True) as index:
+            index.metadata.set(HAS_TEXTS, "1")
     with TextStore.create(store.path, encoder=name, fingerprint=fingerprint, dim=dim) as texts:
         run = _Run(store, texts, llm, draw, options, encoder)
         try:

@@ -181,7 +181,8 @@ def test_the_best_texts_hold_rare_words(tmp_path: Path) -> None:
 
 def test_a_word_that_is_said_often_in_one_video_hides_no_other(tmp_path: Path) -> None:
     fill(tmp_path, MILVUS, num_videos=3)
-    add_words(tmp_path, "v0", [*(f"a zebra {n}" for n in range(30)), *(f"boat {n}" for n in range(60))], source="screen")
+    words = [*(f"a zebra {n}" for n in range(30)), *(f"boat {n}" for n in range(60))]
+    add_words(tmp_path, "v0", words, source="screen")
     for video in ("v1", "v2"):
         add_words(tmp_path, video, ["then they spoke at length about a zebra in the zoo"], source="screen")
     with TextStore.open(tmp_path) as texts:

@@ -201,7 +201,7 @@ def find_lost_texts(store: Store, *, repair: bool) -> str:
         return ""
     if repair:
         store.metadata.set(HAS_TEXTS, "")
-    return f"{folder}: is missing; read them again with vidret index --words on"
+    return f"{folder}: is missing; read them again with vidret index --words on, or --describe"
 
 
 def _check_store(texts: TextStore, *, repair: bool) -> list[str]:
