@@ -319,6 +319,26 @@ def test_videos_without_a_text_give_no_metrics() -> None:
     assert module.summarize(module._evaluated) == {}, "as the first batches, which a trainer checks before it starts"
 
 
+@ignores_lightning
+def test_a_validation_that_failed_leaves_nothing_for_the_next(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, data = make_module("clip"), open_data(world, eval_batch_size=3)
+    (whole,) = make_trainer(tmp_path).validate(module, data, verbose=False)
+    encode, calls = module.model.encode_videos, list[int]()
+
+    def fail_once(*arguments: Any) -> Any:
+        calls.append(0)
+        if len(calls) == 2:
+            raise RuntimeError("out of memory")
+        return encode(*arguments)
+
+    monkeypatch.setattr(module.model, "encode_videos", fail_once)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        make_trainer(tmp_path).validate(module, data, verbose=False)
+    assert make_trainer(tmp_path).validate(module, data, verbose=False) == [whole]
+
+
 def test_head_is_exported_into_a_copy_of_its_backbone(tmp_path: Path) -> None:
     backbone, out = tmp_path / "towers.safetensors", tmp_path / "models" / "joint.safetensors"
     make_module("ucofia").export(backbone)

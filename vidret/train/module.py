@@ -89,12 +89,14 @@ class TrainedModule(lightning.LightningModule):
         return loss
 
     def on_validation_start(self) -> None:
-        """Log a warning if a validation run is on videos that the weights were trained on."""
+        """Drop what a failed evaluation left, and log a warning if the weights were trained on videos to validate."""
+        self._evaluated = []
         if self.trainer.validating:
             self._check_unseen("val")
 
     def on_test_start(self) -> None:
-        """Log a warning if the test is on videos that the weights were trained on."""
+        """Drop what a failed evaluation left, and log a warning if the weights were trained on videos of the test."""
+        self._evaluated = []
         self._check_unseen("test")
 
     def _check_unseen(self, role: str) -> None:
@@ -116,7 +118,7 @@ class TrainedModule(lightning.LightningModule):
 
     def _log_metrics(self, stage: str) -> None:
         evaluated = gather_objects(self._evaluated)
-        self._evaluated = []
+        self._evaluated = []  # training goes on without them in memory
         if evaluated:
             metrics = {f"{stage}/{name}": value for name, value in self.summarize(evaluated).items()}
             self.log_dict(metrics, sync_dist=True)  # equal in all processes
