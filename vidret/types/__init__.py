@@ -40,6 +40,7 @@ from vidret.types.queries import ALL_VIDEOS as ALL_VIDEOS
 from vidret.types.queries import CANDIDATES as CANDIDATES
 from vidret.types.queries import MAX_EVENTS as MAX_EVENTS
 from vidret.types.queries import MAX_LOCATED as MAX_LOCATED
+from vidret.types.queries import MAX_OFFSET as MAX_OFFSET
 from vidret.types.queries import MAX_QUERY_LENGTH as MAX_QUERY_LENGTH
 from vidret.types.queries import RERANKERS as RERANKERS
 from vidret.types.queries import Concept as Concept

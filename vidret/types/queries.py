@@ -14,6 +14,7 @@ CANDIDATES = 200  # nearest segments that a search reranks by default
 RERANKERS = ("none", "mean", "ucofia", "glscl")  # rerankers without training
 MAX_EVENTS = 8  # in one query
 MAX_LOCATED = 100  # videos per request to a server
+MAX_OFFSET = 10_000  # of a page of results
 MAX_QUERY_LENGTH = 1000  # characters; text encoders read 77 to 256 tokens
 
 
@@ -96,7 +97,7 @@ OffsetField = Annotated[
         panel="Output",
         metavar="N",
         minimum=0,
-        maximum=10_000,
+        maximum=MAX_OFFSET,
         mcp=True,
     ),
 ]

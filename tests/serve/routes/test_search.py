@@ -15,7 +15,8 @@ from vidret.client import RemoteEngine
 from vidret.encode.families import starter
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.types import Filters, Sequence
+from vidret.serve.routes.search import describe_results
+from vidret.types import MAX_OFFSET, Filters, LocateOptions, Sequence
 
 
 def names(answer: Any) -> list[str]:
@@ -192,6 +193,8 @@ def test_pages_name_the_next(client: TestClient, engine: Engine) -> None:
     assert [row["start"] for row in page["moments"]] == [moment.start for moment in every[2:5]]
     assert page["next_offset"] == 5
     assert engine.locate("red", 3, offset=2, overlapping=True, weak=True) == every[2:5]
+    for offset, following in ((MAX_OFFSET - 3, MAX_OFFSET), (MAX_OFFSET - 2, None)):  # a request may skip no more
+        assert describe_results(every[:3], LocateOptions(k=3, offset=offset), 0.0)["next_offset"] == following
     with pytest.raises(VidretError, match="offset must be at least 0, got -1"):
         engine.search("red", offset=-1)
 

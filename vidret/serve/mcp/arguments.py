@@ -14,7 +14,6 @@ from vidret.text import sanitize
 from vidret.types import LocateOptions, SearchOptions, TextSource
 
 MIN_CHARACTERS = 4_000  # enough for one row of any tool, even with all its characters escaped
-MAX_OFFSET = 10_000  # as in ``OffsetField``
 NEXT = "next_offset"
 LARGEST = 10**18  # the offset with the most characters
 SCANNED = 4  # times the limit: later text is dropped before white space is removed

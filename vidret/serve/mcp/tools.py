@@ -15,12 +15,12 @@ from vidret.language.retrieval import DrawFrame
 from vidret.serve.fields import collect_options
 from vidret.serve.files import stat_video
 from vidret.serve.mcp import arguments as given
-from vidret.serve.mcp.arguments import MAX_OFFSET, Budget, compact_json, fit_page, shorten
+from vidret.serve.mcp.arguments import Budget, compact_json, fit_page, shorten
 from vidret.serve.problems import describe_invalid
 from vidret.serve.rows import title
 from vidret.store.records import SHOWN_FACTS, StoredVideo
 from vidret.text import strip_query
-from vidret.types import LocateOptions, SearchOptions, list_row_fields
+from vidret.types import MAX_OFFSET, LocateOptions, SearchOptions, list_row_fields
 from vidret.video.files import stat_file
 from vidret.video.workers.image_pool import ImagePool
 

@@ -25,6 +25,7 @@ from vidret.serve.rows import HitRow, InterpretationRow, LinkedRow, MomentRow, h
 from vidret.serve.worker import Worker
 from vidret.types import (
     MAX_EVENTS,
+    MAX_OFFSET,
     ComposedQuery,
     Filters,
     Hit,
@@ -119,7 +120,7 @@ class FoundAnswer(BaseModel):
 
     query: str | None = Field(description="The query of the request; null without text.", examples=["a dog -beach"])
     interpretation: InterpretationRow | None = Field(description="null for an image, or without a query.")
-    next_offset: int | None = Field(description="The offset of the next page; null on the last page.")
+    next_offset: int | None = Field(description="The offset of the next page; null on the last that offset allows.")
     weak: bool = Field(
         description="Whether all results of this page are weak; on the first page: nothing matches well."
     )
@@ -214,8 +215,9 @@ def describe_results(
     results: list[Hit] | list[Moment], options: SearchOptions | LocateOptions, started: float
 ) -> dict[str, Any]:
     """Return facts about results: the offset of the next page if this one is full, whether all are weak, the time."""
+    following = options.offset + options.k
     return {
-        "next_offset": options.offset + options.k if len(results) == options.k else None,
+        "next_offset": following if len(results) == options.k and following <= MAX_OFFSET else None,
         "weak": bool(results) and all(result.weak for result in results),
         "took_ms": milliseconds_since(started),
     }
