@@ -47,7 +47,7 @@ def locate_model(name: str) -> str:
 
 
 class TrainedOn(NamedTuple):
-    """The training data of a model: the name of one or several splits, and digests of the names of their videos."""
+    """The training data of a model: one or several splits, and digests of the names of their videos without suffix."""
 
     split: str
     digests: Sequence[str]

@@ -66,7 +66,7 @@ def test_videos_that_a_model_was_trained_on_are_noted(tmp_path: Path) -> None:
     trained_on, path = TrainedOn.describe("mine-rest", ["a", "b", "ü"]), tmp_path / "model.safetensors"
     save_joint(path, Part({"method": "clip"}, {"weight": torch.zeros(1)}), {}, trained_on)
     assert b"mine-rest" in path.read_bytes()
-    for videos, noted in ((("c", "ü", "b"), ["2 (ü, b)"]), (("c", "A"), [])):
+    for videos, noted in ((("c", "ü", "b.MP4"), ["2 (ü, b)"]), (("c", "A"), [])):
         for encoder, head in (
             (path, None),
             (tmp_path / "gone.safetensors", path),

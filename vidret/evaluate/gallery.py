@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from vidret.channels.texts.options import WordsOptions
 from vidret.data.benchmarks.splits import list_some
-from vidret.data.records import Split, find_videos
+from vidret.data.records import Split, find_videos, video_stem
 from vidret.encode.clip.model import measure_cost
 from vidret.encode.names import PAIR, parse_model_name
 from vidret.engine import Engine
@@ -179,7 +179,7 @@ def note_trained_on(engine: Engine, split: Split) -> Iterator[str]:
     files += [engine.grounder.path] if engine.grounder is not None else []
     for path in dict.fromkeys(files):
         trained_on = TrainedOn.read(path) if path.is_file() else None
-        if trained_on is not None and (seen := trained_on.find(split.videos)):
+        if trained_on is not None and (seen := trained_on.find(map(video_stem, split.videos))):
             yield f"{path.name} was trained on {trained_on.split}, with videos of these names: {list_some(seen)}"
 
 

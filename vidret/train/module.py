@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vidret.channels.picture.joint import join_files
 from vidret.data.benchmarks.splits import list_some
+from vidret.data.records import video_stem
 from vidret.data.stages import SplitData
 from vidret.encode.families.clip import load_towers
 from vidret.errors import VidretError
@@ -104,7 +105,7 @@ class TrainedModule(lightning.LightningModule):
         if self._trained_before is None or not isinstance(data, SplitData):
             return
         split = data.test if role == "test" else data.val
-        if seen := self._trained_before.find(split.videos):
+        if seen := self._trained_before.find(map(video_stem, split.videos)):
             trained = f"the model was trained on {self._trained_before.split}, with videos of these names"
             logger.warning("%s: %s: %s", split.name, trained, list_some(seen))
 
@@ -162,7 +163,7 @@ class TrainedModule(lightning.LightningModule):
         data, description = getattr(self._trainer, "datamodule", None), self.describe()
         known = [self._trained_before]
         if isinstance(data, SplitData) and data.has_train:
-            known.append(TrainedOn.describe(data.train.name, data.train.videos))
+            known.append(TrainedOn.describe(data.train.name, map(video_stem, data.train.videos)))
         if (trained_on := TrainedOn.join(known)) is not None:
             description["trained_on"] = list(trained_on)
         return description
