@@ -204,6 +204,11 @@ def test_invalid_judgements_are_refused(engine: Engine) -> None:
     for options, message in wrong:
         with pytest.raises(VidretError, match=message):
             engine.search(QUERY, **options)
+    with pytest.raises(VidretError, match="seen must name a video"):
+        engine.search(QUERY, like=[(video, 1.0)], seen=[("none.mp4", 1.0)])
+    shown = [(video + 1, 1.0)]
+    found = engine.search(QUERY, like=[(video, 1.0)], seen=[*shown, (12345, 1.0)])  # removed since it was shown
+    assert found == engine.search(QUERY, like=[(video, 1.0)], seen=shown)
     space = SegmentSpace(engine._index.store)
     supposed = space.read_feedback([(video, 1.0)], [], supposed=[(video + 1, 99.0), (12345, 1.0)])
     assert len(supposed.seen) == 1, "what nobody named is not refused: the nearest segment, or none"

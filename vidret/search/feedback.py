@@ -126,7 +126,8 @@ class SegmentSpace:
         likes: they were probably shown.
 
         Raises:
-            VidretError: A video is not in the index, or a time is not in a video.
+            VidretError: A video is not in the index, or a time is not in a video. Ids of ``seen`` videos that were
+                removed are ignored.
         """
         liked, unliked = self._find(like, "like"), self._find(unlike, "unlike")
         ruled_out = self._find(seen, "seen")
@@ -225,6 +226,8 @@ class SegmentSpace:
                 is_held = len(self._store.overlapping_segments([(video_id, time_s, time_s)])) > 0
                 record = None if is_held else self._store.videos.get(video_id)
             except StoreError as error:
+                if name == "seen" and isinstance(video, int | np.integer):  # removed since it was shown
+                    continue
                 raise VidretError(f"{name} must name a video of the index: {error}") from error
             if record is not None and not 0 <= time_s <= record.duration + ROUGH_S:
                 rule = f"{name} must have a time from 0 to {record.duration:g} s, where its video ends"
