@@ -18,6 +18,7 @@ from tests.video.films import write_video
 from vidret.errors import DecodeError
 from vidret.video import audio, container
 from vidret.video.audio import MAX_SOUND_S, SoundCutter, read_audio
+from vidret.video.probe import probe
 
 RATE = 16_000
 CHUNK = 1024
@@ -43,17 +44,20 @@ def write_sound(
     start_s: float = 0.0,
     gap: tuple[float, float] = (0.0, 0.0),
     video_s: float = 0.0,
+    video_start_s: float = 0.0,
     right_gain: float = 1.0,
 ) -> Path:
     """Encode a sound, beginning at ``start_s``, without the chunks in ``gap``, beside a video if one is wanted."""
-    sample_format = {"pcm_s16le": "s16", "libopus": "flt"}.get(codec, "fltp")
+    sample_format = {"pcm_s16le": "s16", "mp2": "s16", "libopus": "flt"}.get(codec, "fltp")
     with av.open(str(path), "w") as out:
         picture = cast(Any, out.add_stream("libx264", rate=10)) if video_s else None
         stream = cast(Any, out.add_stream(codec, rate=rate, layout=layout))
         if picture is not None:
             picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
-            for _ in range(round(video_s * 10)):
-                out.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+            for index in range(round(video_s * 10)):
+                image = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+                image.pts, image.time_base = index + round(video_start_s * 10), Fraction(1, 10)
+                out.mux(picture.encode(image))
             out.mux(picture.encode(None))
         for begin in range(0, len(sound), CHUNK):
             if gap[0] <= begin / rate < gap[1]:
@@ -245,10 +249,12 @@ def test_frames_that_are_joined_sound_as_single_ones(
     np.testing.assert_array_equal(joined[1], single[1])
 
 
-def place(*chunks: tuple[float | None, int], zero_s: float = 0.0) -> list[tuple[int, int]]:
+def place(
+    *chunks: tuple[float | None, int], zero_s: float = 0.0, offsets_s: Sequence[float] = ()
+) -> list[tuple[int, int]]:
     """Return the position and length of what chunks of (seconds, samples) become, at 100 samples a second."""
     timed_samples = ((time_s, np.ones(length, np.float32)) for time_s, length in chunks)
-    return [(position, len(samples)) for position, samples in audio._place(timed_samples, 100, zero_s)]
+    return [(position, len(samples)) for position, samples in audio._place(timed_samples, 100, zero_s, offsets_s)]
 
 
 @pytest.mark.parametrize(
@@ -272,6 +278,48 @@ def test_chunks_are_placed(
     chunks: list[tuple[float | None, int]], zero_s: float, placed: list[tuple[int, int]]
 ) -> None:
     assert place(*chunks, zero_s=zero_s) == placed
+
+
+@pytest.mark.parametrize(
+    ("chunks", "offsets_s", "positions"),
+    [
+        # The sound of the first section is shorter than its pictures; so is that of the second.
+        ([(0.0, 150), (0.0, 150), (0.0, 150)], [0.0, 4.0, 6.0], [0, 150, 400, 550, 600]),
+        ([(0.0, 100), (3600.0, 100)], [0.0, -3599.0], [0, 100]),  # the clock is ahead
+        ([(1.0, 100), (1.6, 100)], [0.0, 0.4], [100, 200]),  # a short step back
+        ([(0.0, 100), (3.0, 100), (0.0, 100)], [0.0, 4.0], [0, 100, 300, 400]),  # a gap is no restart
+        ([(0.0, 100), (0.9, 100), (1.9, 100)], [0.0, 500.0], [0, 100, 200]),  # nor is jitter
+        ([(0.0, 100), (-50.0, 100)], [0.0, -9.0], [0, 100]),  # no section begins there: the samples continue
+    ],
+)
+def test_sound_stays_in_time_with_the_sections_of_a_video(
+    chunks: list[tuple[float | None, int]], offsets_s: list[float], positions: list[int]
+) -> None:
+    assert [position for position, _ in place(*chunks, offsets_s=offsets_s)] == positions
+
+
+@pytest.mark.parametrize("shift_s", [0, 3600])
+def test_sound_of_joined_recordings_is_in_time_with_their_pictures(tmp_path: Path, shift_s: int) -> None:
+    """Also if the sound of the first one ends early, or the clock of the second one is an hour ahead."""
+    parts = (
+        write_sound(tmp_path / "a.ts", chirp(1.5, clicks=[1.0]), codec="mp2", video_s=4.0),
+        write_sound(
+            tmp_path / "b.ts",
+            chirp(3.0, clicks=[1.0]),
+            codec="mp2",
+            video_s=4.0,
+            start_s=shift_s,
+            video_start_s=shift_s,
+        ),
+    )
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    info = probe(str(path))
+    assert info.clock_restarts == 1
+    offsets_s = info.section_offsets_s
+    assert clicks(*read(path, section_offsets_s=offsets_s)) == pytest.approx([1.0, 5.0], abs=0.1)
+    cutter = SoundCutter(str(path), RATE, lambda: None, offsets_s)
+    assert [cutter.cut(second, second + 1.0).any() for second in range(7)] == [second in (1, 5) for second in range(7)]
 
 
 def test_all_gaps_of_a_file_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """The audio track of a video as mono samples, decoded with PyAV piece by piece."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import av
@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int16
 from vidret.errors import DecodeError
 from vidret.video.container import decode_all, open_container, read_declared_end, read_start
 from vidret.video.files import open_file
+from vidret.video.timeline import LONGEST_STILL_S
 
 NO_TRACK = "has no audio track"
 MAX_SOUND_S = 30.0  # longest audio of a segment that an encoder gets, as in MTEB
@@ -25,12 +26,19 @@ _FORMAT, FULL_SCALE = "s16", 32768  # not floating point, where a mix of equal c
 
 
 def read_audio(
-    path: str, sample_rate: int, *, start_s: float = 0.0, heartbeat: Callable[[], None] = lambda: None
+    path: str,
+    sample_rate: int,
+    *,
+    start_s: float = 0.0,
+    heartbeat: Callable[[], None] = lambda: None,
+    section_offsets_s: Sequence[float] = (),
 ) -> Iterator[tuple[float, Float32[np.ndarray, " sample"]]]:
     """Yield the audio track from ``start_s`` on in consecutive pieces: time in seconds, mono samples in -1..1.
 
     Times are those of a player's clock, as in ``probe``. Gaps of the track are filled with silence, so that the samples
     of all pieces are consecutive. Packets that cannot be decoded leave a gap. ``heartbeat`` is called for every packet.
+    ``section_offsets_s``, see ``VideoInfo``, keep the sound in time with the pictures where the clock restarts.
+
     Raise DecodeError if there is no audio track, its codec is unknown, or nothing of it can be decoded.
     """
     with open_file(path) as file, open_container(path, file) as container:
@@ -41,7 +49,7 @@ def read_audio(
         zero_s = read_start(container) or 0.0
         is_empty = True
         for time_s, samples in _join(
-            _resample(stream, container, sample_rate, heartbeat), sample_rate, zero_s, start_s
+            _resample(stream, container, sample_rate, heartbeat), sample_rate, zero_s, start_s, section_offsets_s
         ):
             is_empty = False
             yield time_s, samples
@@ -64,10 +72,13 @@ class SoundCutter:
     ``fault`` is the reason why an audio track cannot be read; empty if it can, or there is none.
     """
 
-    def __init__(self, path: str, sample_rate: int, heartbeat: Callable[[], None]) -> None:
+    def __init__(
+        self, path: str, sample_rate: int, heartbeat: Callable[[], None], section_offsets_s: Sequence[float] = ()
+    ) -> None:
         """Open nothing yet: a segment may begin late in a file."""
         self.fault = ""
         self._path, self._rate, self._heartbeat = path, sample_rate, heartbeat
+        self._offsets_s = section_offsets_s
         self._pieces: Iterator[tuple[float, Float32[np.ndarray, " sample"]]] | None = None
         self._kept, self._kept_from = np.empty(0, np.float32), 0  # read samples, and the position of the first
 
@@ -75,7 +86,9 @@ class SoundCutter:
         """Return the samples from ``start_s`` to ``end_s``, at most ``MAX_SOUND_S``; silence where there are none."""
         start, end = round(start_s * self._rate), round(min(end_s, start_s + MAX_SOUND_S) * self._rate)
         if self._pieces is None:
-            self._pieces = read_audio(self._path, self._rate, start_s=start_s, heartbeat=self._heartbeat)
+            self._pieces = read_audio(
+                self._path, self._rate, start_s=start_s, heartbeat=self._heartbeat, section_offsets_s=self._offsets_s
+            )
             self._kept_from = start
         while self._kept_from + len(self._kept) < end:
             try:
@@ -190,13 +203,13 @@ def _read_shape(frame: Any) -> tuple[str, str, int]:
 
 
 def _join(
-    frames: Iterator[Any], sample_rate: int, zero_s: float, start_s: float
+    frames: Iterator[Any], sample_rate: int, zero_s: float, start_s: float, offsets_s: Sequence[float] = ()
 ) -> Iterator[tuple[float, Float32[np.ndarray, " sample"]]]:
     """Yield chunks joined to pieces of about ``_PIECE_S`` seconds, from ``start_s`` on."""
     pending: list[Int16[np.ndarray, " sample"]] = []
     begin = end = 0  # samples from the player's zero
     first = int(start_s * sample_rate)
-    for position, samples in _place(frames, sample_rate, zero_s):
+    for position, samples in _place(frames, sample_rate, zero_s, offsets_s):
         end = position + len(samples)
         if end <= first:
             continue
@@ -215,23 +228,28 @@ def _scale(pieces: list[Int16[np.ndarray, " _sample"]]) -> Float32[np.ndarray, "
 
 
 def _place(
-    frames: Iterator[Any], sample_rate: int, zero_s: float
+    frames: Iterator[Any], sample_rate: int, zero_s: float, offsets_s: Sequence[float] = ()
 ) -> Iterator[tuple[int, Int16[np.ndarray, " sample"]]]:
     """Yield consecutive chunks and the position of each, in samples from the player's zero.
 
     Silence fills gaps. Samples before zero, or that overlap earlier ones, are cut off. If the clock restarts, the
-    samples continue, as the frames of the video do.
+    samples go to the section of ``offsets_s`` that begins there; if there is none, they continue.
     """
     position: int | None = None  # of the next samples
     remaining = round(_MAX_GAPS_S * sample_rate)
     zero = round(zero_s * sample_rate)
+    zeros = [zero - round(offset_s * sample_rate) for offset_s in offsets_s[1:]]  # of later sections
     for time_s, samples in frames:
         gap = 0
         if position is None:
             first = round((time_s or 0.0) * sample_rate) - zero
             position, gap = max(0, first), min(0, first)
         elif time_s is not None:
-            gap = round(time_s * sample_rate) - zero - position
+            time = round(time_s * sample_rate)
+            gap = time - zero - position
+            if skipped := _find_section([gap, *(time - later - position for later in zeros)], sample_rate):
+                zero, zeros = zeros[skipped - 1], zeros[skipped:]
+                gap = time - zero - position
             if not -_MAX_OVERLAP_S * sample_rate <= gap <= remaining:
                 zero, gap = zero + gap, 0
             elif abs(gap) <= _MIN_GAP_S * sample_rate:
@@ -245,3 +263,22 @@ def _place(
         if len(kept):
             yield position, kept
             position += len(kept)
+
+
+def _find_section(gaps: Sequence[int], sample_rate: int) -> int:
+    """Return which section the next samples belong to, given their gap after the last ones in this and later sections.
+
+    They stay in this one, 0, unless they overlap or are far ahead, as where the clock restarts.
+    """
+    gap, longest = gaps[0], LONGEST_STILL_S * sample_rate
+    if -_MIN_GAP_S * sample_rate <= gap <= longest:
+        return 0
+    is_restart = gap < -_MAX_OVERLAP_S * sample_rate
+    return next(
+        (
+            section
+            for section, later in enumerate(gaps)
+            if later <= longest and (abs(later) < abs(gap) or (is_restart and later > gap))
+        ),
+        0,
+    )

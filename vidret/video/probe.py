@@ -44,7 +44,7 @@ _CODECS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx"
 _SINGLE_IMAGE_FORMATS = {"mjpeg", "mpjpeg", "apng", "gif", "jpegxl_anim"}
 _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 # The clock of these formats may restart, so that recordings can be concatenated.
-_RESTARTING_FORMATS = {"mpegts", "mpeg"}
+_RESTARTING_FORMATS, _RESTARTING_TICK_S = {"mpegts", "mpeg"}, 1 / 90_000
 _FALLBACK_RATE, _MAX_RATE = 25.0, 1000.0  # frames per second
 _MISSING_TOLERANCE_S = 1.0
 # Upper bounds for a packet in which every block of 16 x 16 pixels is skipped.
@@ -160,6 +160,12 @@ class VideoInfo:
     def unbroken_seconds(self) -> float:
         """Return the time from the start of the first frame to the first gap, where even sampling ends, in seconds."""
         return timeline.first_gap_start(self.times, self.duration) - self.start
+
+    @property
+    def section_offsets_s(self) -> list[float]:
+        """Return the seconds added to the timestamps of each section between restarts of the clock; empty if none."""
+        is_first = np.diff(self.clock_offsets, prepend=self.clock_offsets[:1] - 1) != 0
+        return [float(offset) * _RESTARTING_TICK_S for offset in self.clock_offsets[is_first]]
 
     def facts(self) -> dict[str, str | int | float | bool]:
         """Return all known fields except the arrays, ready for JSON."""

@@ -93,7 +93,7 @@ def test_the_shipped_encoder_and_a_named_model_read_the_same_audio(
     name = tiny["clap"]
     request: Any = {"sound": {"start_s": 0.0, "sidecars": [], "sound_model": name}}
     monkeypatch.setattr(reading, "find_subtitles", lambda *_args: ([], []))
-    info: Any = SimpleNamespace(path=sound, duration=23.0)
+    info: Any = SimpleNamespace(path=sound, duration=23.0, section_offsets_s=[])
     VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
     found: dict[str, list[SoundWindows]] = {}
     for message in map(read_found, sent):
@@ -116,7 +116,7 @@ def test_a_tagger_makes_texts(sound: str, tiny: dict[str, str], monkeypatch: pyt
     def read(start_s: float) -> tuple[list[tuple[str, float, float]], list[float]]:
         sent: list[dict[str, Any]] = []
         request: Any = {"sound": {"start_s": start_s, "sidecars": [], "sound_model": name}}
-        info: Any = SimpleNamespace(path=sound, duration=23.0)
+        info: Any = SimpleNamespace(path=sound, duration=23.0, section_offsets_s=[])
         VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
         messages = [message for message in map(read_found, sent) if isinstance(message, ReadTexts)]
         assert {message.window_model for message in messages if message.windows is not None} == {KIND.model}
@@ -141,7 +141,7 @@ def test_another_model_replaces_what_the_last_one_heard(
     monkeypatch.setattr(reading, "find_subtitles", lambda *_args: ([], []))
     window = SoundWindows(starts=np.zeros(1), ends=np.ones(1), vectors=np.ones((1, 2), np.float16))
     monkeypatch.setattr(reading, "score_chunk", lambda *_args: (np.zeros((20, len(LABELS)), np.float32), window))
-    info: Any = SimpleNamespace(path=sound, duration=23.0)
+    info: Any = SimpleNamespace(path=sound, duration=23.0, section_offsets_s=[])
     index = tmp_path / "index"
 
     def read(model: str) -> tuple[set[str], list[str], int]:

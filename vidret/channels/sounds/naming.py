@@ -34,13 +34,15 @@ MAX_TAG_S = 60.0  # longer sounds become several texts, so that an interrupted r
 class WindowCutter:
     """Cuts the sound of one video into the windows of a model, which may overlap, and encodes them in order."""
 
-    def __init__(self, model: SoundModel | SoundTagger, path: str, start_s: float) -> None:
+    def __init__(
+        self, model: SoundModel | SoundTagger, path: str, start_s: float, section_offsets_s: Sequence[float] = ()
+    ) -> None:
         """Begin at the first window that may reach beyond ``start_s``; nothing is read yet.
 
         ``next_s`` is the start of the next window.
         """
         self._model = model
-        self._cutter = SoundCutter(path, model.sample_rate, lambda: None)
+        self._cutter = SoundCutter(path, model.sample_rate, lambda: None, section_offsets_s)
         overlap_s = model.window_s - model.hop_s
         self.next_s = max(0.0, start_s - overlap_s) // model.hop_s * model.hop_s
 

@@ -81,7 +81,7 @@ class SoundReader:
         self._tags: Tags | None = None
         self._tagged: list[TimedText] = []
         if self._named_model:
-            self._cutter, self._tags = _open_cutter(self._named_model, options["path"], self._begin_s)
+            self._cutter, self._tags = _open_cutter(self._named_model, options["video"], self._begin_s)
         return self._begin_s
 
     def read(self, samples: Float32[np.ndarray, " sample"]) -> None:
@@ -253,13 +253,13 @@ def find_captions(texts: Iterable[TimedText]) -> list[TimedText]:
     return captions
 
 
-def _open_cutter(name: str, path: str, start_s: float) -> "tuple[WindowCutter, Tags | None]":
+def _open_cutter(name: str, info: "VideoInfo", start_s: float) -> "tuple[WindowCutter, Tags | None]":
     """Return the cutter of a video's windows for a model, and the maker of texts from its tags if it is a tagger."""
     from vidret.channels.sounds.naming import Tags, WindowCutter  # imports torch, which other readers do not need
     from vidret.encode.families.sound import SoundTagger, load_sound_model
 
     model = load_sound_model(name)
-    cutter = WindowCutter(model, path, start_s)
+    cutter = WindowCutter(model, info.path, start_s, info.section_offsets_s)
     return cutter, Tags(model.labels, cutter.next_s) if isinstance(model, SoundTagger) else None
 
 

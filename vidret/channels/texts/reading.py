@@ -194,7 +194,7 @@ class VideoTextReader:
             if load is not None:
                 with self._attempt(source):
                     reader, start_s = load(), float(options["start_s"])
-                    first_s = reader.start(start_s, {**options, "path": self._info.path}, self._make_heartbeat())
+                    first_s = reader.start(start_s, {**options, "video": self._info}, self._make_heartbeat())
                     self._listeners[source] = _Listener(reader, start_s, first_s)
         if not self._listeners:
             return
@@ -202,7 +202,13 @@ class VideoTextReader:
         end_s = min(listener.heard_s for listener in self._listeners.values())
         heartbeat = self._make_heartbeat(2)  # the readers of audio may take as long
         try:
-            for time_s, samples in read_audio(self._info.path, SAMPLE_RATE, start_s=end_s, heartbeat=heartbeat):
+            for time_s, samples in read_audio(
+                self._info.path,
+                SAMPLE_RATE,
+                start_s=end_s,
+                heartbeat=heartbeat,
+                section_offsets_s=self._info.section_offsets_s,
+            ):
                 gap = max(0, round((time_s - end_s) * SAMPLE_RATE))  # audio that begins later is preceded by silence
                 end_s = time_s + len(samples) / SAMPLE_RATE
                 self._listen(time_s - gap / SAMPLE_RATE, np.pad(samples, (gap, 0)) if gap else samples)

@@ -99,7 +99,9 @@ class _Answer:
         self._parent, self.info, self.reader, self.sampling = parent, info, reader, sampling
         self.cuts = cut_segments(info.duration, info.times, sampling, start=info.start, rate=info.mean_rate)
         self._sound = (
-            SoundCutter(info.path, sampling.sound_rate, parent.send_heartbeat) if sampling.sound_rate else None
+            SoundCutter(info.path, sampling.sound_rate, parent.send_heartbeat, info.section_offsets_s)
+            if sampling.sound_rate
+            else None
         )
         self.words: WordsReader | None = None
 
