@@ -815,6 +815,25 @@ def test_people_are_named_corrected_and_offered_while_an_at_is_typed(
     expect(page.get_by_role("button", name="Right")).to_have_count(0)
 
 
+def test_words_that_a_person_does_not_say_are_not_called_unsaid(
+    look: Look, indexed: Engine, servers: ExitStack, tmp_path: Path
+) -> None:
+    index = shutil.copytree(indexed.path, tmp_path / "index")
+    write_words(index, "bikes.mp4", WORDS["bikes.mp4"])
+    with Store.open(index) as store, IdentityStore.create(index) as identities:
+        identities.write_tracks(store.videos.get(find_id(indexed, "bikes.mp4")).fingerprint, FACES, make_tracks([0, 0]))
+    Persons(index).group()
+    Persons(index).rename(1, "anna")
+    engine = servers.enter_context(Engine.open(index, encoder=indexed.encoder))
+    engine.search("bicycle")  # measures the baseline
+    page = look('/?q="ring the bell" by @anna', at=servers.enter_context(serve_page(engine)))
+    alert = page.get_by_role("alert")
+    expect(alert).to_have_text("This person does not say these words. Search for both")
+    alert.get_by_role("link").click()
+    expect(page.locator("#query")).to_have_value('"ring the bell" @anna')
+    expect(titles(page)).to_have_text(["bikes"])
+
+
 def test_transcript_seeks_follows_and_filters(look: Look, worded_url: str, bikes: int) -> None:
     page = look(f"/?v={bikes}&t=1.0", at=worded_url)
     lines = page.get_by_role("region", name="Transcript").get_by_role("button")

@@ -21,6 +21,7 @@ const STEP = 96; // videos of the list that are added at a time: whole rows
 const QUERY = ["q", "picture", ...FILTERS];
 const ASKED = ["by", ...QUERY, ...JUDGED];
 const QUOTES = /["“„]/;
+const SAID_BY = /\bby\s+(?=@)/i;
 const LOST_PICTURE = "The image is gone, since images are not part of the URL: choose it again.";
 
 let place = readPlace("");
@@ -193,6 +194,8 @@ async function tellNothing() {
   const without = linkTo("Search without quotes", { q: place.q.replace(/["“”„]/g, "") });
   if (!videos) tell("understood");
   if (!videos) tell("notice", "There are no videos in this index yet. Add some ", ...(allowed ? ["at ", linkTo("Index", { tab: "index" })] : ["with ", command]), ".");
+  else if (QUOTES.test(place.q) && SAID_BY.test(place.q))
+    tell("notice", "This person does not say these words. ", linkTo("Search for both", { q: place.q.replace(SAID_BY, "") }));
   else if (QUOTES.test(place.q)) tell("notice", "Nobody says or shows this phrase word for word. ", without);
   else if (used.length) tell("notice", "No video matches these filters. ", linkTo("Clear them", Object.fromEntries(used.map((name) => [name, ""]))));
   else if (place.sources) tell("notice", "Nothing matches in the sources that you chose. ", linkTo("Search all", { sources: "" }));
