@@ -1047,9 +1047,15 @@ class Engine(VideoLibrary):
             return self._clip_finder
 
     def _fold(self, index: OpenIndex, results: list[Result]) -> list[Result]:
-        """Return results without repeats of the same footage."""
+        """Return results without repeats of the same footage.
+
+        Vectors of frames that were encoded together are no evidence: by their places in a segment, those of any two
+        videos change at the same times.
+        """
         from vidret.copies.folding import CopyFolder
 
+        if not getattr(self.encoder, "encodes_frames_alone", False):
+            return results
         with self._opening:
             is_current = index is self._opened
             folder = (self._copy_folder if is_current else None) or CopyFolder(index.store)

@@ -2,7 +2,9 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +28,26 @@ from vidret.copies.folding import (
 )
 from vidret.engine import Engine
 from vidret.store.store import Store
-from vidret.types import Hit, LocateOptions, Moment, SearchOptions
+from vidret.types import Hit, LocateOptions, Moment, SearchOptions, SegmentEmbedding
+
+
+class FrameEncoder(PatchEncoder):
+    encodes_frames_alone = True
+
+
+class PlacedEncoder(PatchEncoder):
+    """Vectors also depend on the place of a frame in its segment, as with positions in time."""
+
+    encodes_frames_alone = False
+
+    def encode_frames(self, batch: Any, *, tokens: bool = False) -> list[SegmentEmbedding]:
+        embeddings = []
+        for segment in super().encode_frames(batch, tokens=tokens):
+            places = np.random.default_rng(0).standard_normal((99, self.dim))[: len(segment.frames)]
+            frames = segment.frames + places
+            frames /= np.linalg.norm(frames, axis=1, keepdims=True)
+            embeddings.append(replace(segment, frames=frames.astype(np.float32)))
+        return embeddings
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +62,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         write_frames(root / f"other{seed}.mp4", draw_footage(seed, 9))
     write_frames(root / "still1.mp4", film[:1] * 90)
     write_frames(root / "still2.mp4", film[:1] * 90, change=fade)
-    with Engine(root.parent / "index", PatchEncoder()) as engine:
+    with Engine(root.parent / "index", FrameEncoder()) as engine:
         engine.index([root])
         yield engine
 
@@ -70,6 +91,14 @@ def test_a_copy_is_folded_and_another_take_is_not(engine: Engine) -> None:
     (copy,) = next(hit for hit in folded if hit.near_copies).near_copies
     shown_hit = next(hit for hit in shown if hit.video == copy.video)
     assert (copy.path, copy.time) == (shown_hit.path, shown_hit.time)
+
+
+def test_vectors_that_depend_on_the_place_of_a_frame_are_no_evidence(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_frames(tmp_path / "films" / f"{seed}.mp4", draw_footage(seed, 9))
+    with Engine(tmp_path / "index", PlacedEncoder(num_frames=12)) as engine:
+        engine.index([tmp_path / "films"])
+        assert len(engine.search(np.asarray(engine.embeddings("segment").vectors[0], np.float64))) == 3
 
 
 def test_other_results_take_the_place_of_copies(engine: Engine) -> None:

@@ -29,9 +29,9 @@ class Encoder(Protocol):
         sampling: How frames are chosen from a video.
 
     An encoder whose frame vectors do not depend on the other frames of a segment may set ``encodes_frames_alone``, so
-    that nearly identical frames are encoded once. One that has a single vector per segment sets ``has_frame_vectors``
-    to False and repeats it for every frame. ``scale`` is the factor of cosines in its training softmax, 100 if not set;
-    a pair of encoders weighs them by it.
+    that nearly identical frames are encoded once, and results that show the same footage are folded into one. One that
+    has a single vector per segment sets ``has_frame_vectors`` to False and repeats it for every frame. ``scale`` is the
+    factor of cosines in its training softmax, 100 if not set; a pair of encoders weighs them by it.
     """
 
     name: str
