@@ -1,6 +1,7 @@
 """Moments from pictures and words together: of scores made by hand, and in films in which words are said."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -258,6 +259,15 @@ def test_then_spans_both() -> None:
     assert (span.start, span.end) == (3.0, 12.0)
     assert times(span.events) == [(3.0, 5.0), (9.0, 12.0)]
     assert find(make_scores([(9.0, 12.0, 6.0)], [(3.0, 5.0, 4.0)]), make_structure(THEN)) == []
+
+
+def test_an_event_may_follow_any_passage_of_a_word_that_is_said_often() -> None:
+    often = [(float(start), start + 0.4, 5.0) for start in range(0, 100, 2)]  # the others are as good
+    scores = make_scores(often, [(91.0, 91.8, 6.0)])
+    scores.segments = [Segment(1, 0, 0.0, 100.0)]
+    structure = replace(make_structure(THEN), gaps_s=(None, 1.0))
+    (span,) = find(scores, structure)
+    assert times(span.events) == [(90.0, 90.5), (91.0, 91.8)]
 
 
 def test_steps_of_several_clauses_keep_their_order() -> None:

@@ -77,11 +77,15 @@ def find_fused_spans(scores: VideoScores, options: LocateOptions, *, expects_wor
 
 
 def find_clause_spans(
-    scores: VideoScores, clause: int, options: LocateOptions, *, expects_words: bool
+    scores: VideoScores, clause: int, options: LocateOptions, *, expects_words: bool, is_alone: bool
 ) -> list[FusedSpan]:
-    """Return the spans of one clause, best first: those of words, and those of pictures."""
-    pictures, overlapping = _find_picture_spans(scores, clause, options)
-    return _rank_spans(scores.texts[clause], [*pictures, *overlapping], k=options.k, expects_words=expects_words)
+    """Return the spans of one clause, best first: those of words, and those of pictures.
+
+    They are the best ``2 * k``, but all if the clause ``is_alone`` in its step: any may be the one beside another step.
+    """
+    pictures = [span for spans in _find_picture_spans(scores, clause, options) for span in spans]
+    k = MAX_PASSAGES if is_alone else options.k
+    return _rank_spans(scores.texts[clause], pictures, k=k, expects_words=expects_words)
 
 
 def _rank_spans(

@@ -92,14 +92,15 @@ def find_placed_spans(scores: VideoScores, structure: QueryStructure, options: L
 def _list_candidates(
     scores: VideoScores, structure: QueryStructure, step: tuple[int, ...], options: LocateOptions
 ) -> StepCandidates:
-    found = []
+    found, is_alone = [], len(step) == 1
     for clause_index in step:
         clause = structure.clauses[clause_index]
-        spans = find_clause_spans(scores, clause_index, options, expects_words=clause.source is not None)
+        expects_words = clause.source is not None
+        spans = find_clause_spans(scores, clause_index, options, expects_words=expects_words, is_alone=is_alone)
         found.append([span for span in spans if not clause.phrases or span.parts[0].source != "picture"])
-    wholes = [(span,) for span in found[0]] if len(step) == 1 else _join_clauses(scores, structure, step, found)
+    wholes = [(span,) for span in found[0]] if is_alone else _join_clauses(scores, structure, step, found)
     frames = []
-    if len(step) == 1 and not structure.clauses[step[0]].phrases:
+    if is_alone and not structure.clauses[step[0]].phrases:
         frames = np.flatnonzero(scores.pictures[step[0]] > ABSENT).tolist()
     edges = find_frame_edges(scores.times)
     bounds = [_find_overlap(events) for events in wholes]
