@@ -7,6 +7,7 @@ first frame is decoded, for its size and rotation; all frames are decoded only i
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 _RESTARTING_FORMATS, _RESTARTING_TICK_S = {"mpegts", "mpeg"}, 1 / 90_000
 _FALLBACK_RATE, _MAX_RATE = 25.0, 1000.0  # frames per second
 _MISSING_TOLERANCE_S = 1.0
+_MIN_ORDERED = 48  # frames that must be in order, of a codec that reorders them; more than any codec reorders
 # Upper bounds for a packet in which every block of 16 x 16 pixels is skipped.
 _STILL_BYTES, _STILL_BYTES_PER_BLOCK = 44, 0.0075
 _CLOCK_STEP_S = 1e-6  # FFmpeg rounds the start of a container to this
@@ -194,6 +196,8 @@ def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> Vide
         packets, offsets = timeline.follow_restarts(packets, scan.tick)
     packets, num_outliers = timeline.discard_outliers(packets)
     by_order = not timeline.has_unique_timestamps(packets) or (kind == "avi" and not packets.keyframes.all())
+    if scan.reorders and not by_order and timeline.rises(packets.pts):
+        by_order = _has_decoding_times(name, file, facts["stream"], offsets)
     pts, keyframes = (
         _count_frames(name, file, facts["stream"], heartbeat, offsets) if by_order else timeline.sort_frames(packets)
     )
@@ -250,7 +254,8 @@ class _Scan:
 
     Times are in seconds of the container's timestamps; those of ``packets`` are in ticks of ``tick`` seconds.
     ``declared_end`` is the end of the last frame according to the header, 0 if unknown. ``facts`` are the fields of
-    ``VideoInfo`` that come from the header and the first frame.
+    ``VideoInfo`` that come from the header and the first frame. ``reorders`` is whether the codec says that it stores
+    frames in another order than they are shown in.
     """
 
     facts: dict[str, Any]
@@ -261,6 +266,7 @@ class _Scan:
     declared_frames: int
     declared_end: float
     packets: Packets
+    reorders: bool
     is_cut_short: bool
 
 
@@ -315,6 +321,7 @@ def _scan(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> _Scan:
             declared_frames=int(stream.frames),
             declared_end=read_declared_end(container, stream),
             packets=packets,
+            reorders=bool(context.has_b_frames),
             is_cut_short=is_cut_short,
         )
 
@@ -353,6 +360,18 @@ def _read_timecode(container: Any, stream: Any) -> str:
             if key.lower() == "timecode" and value.strip():
                 return str(value.strip())
     return ""
+
+
+def _has_decoding_times(path: str, file: SourceFile, index: int, offsets: Int64[np.ndarray, " packet"]) -> bool:
+    """Return whether timestamps are those of decoding, as some programs write them: the first frames are not in order.
+
+    Only a few frames are decoded.
+    """
+    with open_container(path, file) as container:
+        stream = container.streams[index]
+        stream.codec_context.thread_count = 1
+        stamps = [frame.pts for frame in islice(decode_all(container, stream, offsets=offsets), _MIN_ORDERED)]
+    return None not in stamps and any(later < stamp for stamp, later in pairwise(stamps))
 
 
 def _count_frames(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import av
@@ -104,6 +104,38 @@ def test_doubtful_files_are_left_to_pyav(films: dict[str, Film]) -> None:
     assert choose_decoder(probe(films["hevc.mp4"].path), "decord") == ("decord", "requested")
     with pytest.raises(DecodeError, match="Decord counts"):
         read_frames(str(films["edit_list.mp4"].path), indices=[0], decoder="decord")
+
+
+def remux(source: Path, path: Path, *, first: int = 0, by_decoding: bool = False) -> Path:
+    """Copy the packets of a video of 25 fps from one on, dated by when they are decoded if ``by_decoding``."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as out:
+        stream = cast(Any, out.add_stream_from_template(given.streams.video[0]))
+        for index, packet in enumerate([packet for packet in given.demux(video=0) if packet.size][first:]):
+            packet.stream = stream
+            if by_decoding:
+                packet.pts = packet.dts = round(index / 25 / float(packet.time_base))
+            out.mux(packet)
+    return path
+
+
+def test_a_cut_before_a_keyframe_is_left_to_pyav(films: dict[str, Film], tmp_path: Path) -> None:
+    """Decord does not count the frames that cannot be decoded, and returned later ones."""
+    path = remux(films["vp9.webm"].path, tmp_path / "cut.webm", first=13)
+    first_key = int(np.argmax(probe(path).keyframes))
+    assert first_key > 0
+    frames = read_frames(str(path), indices=range(NUM_FRAMES - 13))
+    assert read_numbers(frames.pixels) == list(range(13 + first_key, NUM_FRAMES))
+    np.testing.assert_allclose(np.diff(frames.times), 0.04, atol=0.002)
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "hevc.mp4"])
+def test_frames_that_are_dated_by_when_they_are_decoded_are_shown_in_order(
+    films: dict[str, Film], tmp_path: Path, name: str
+) -> None:
+    path = remux(films[name].path, tmp_path / name, by_decoding=True)
+    info = probe(path)
+    np.testing.assert_allclose(info.times, np.arange(NUM_FRAMES) / 25, atol=1e-6)
+    check_reads(Film(path, 0, NUM_FRAMES))
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])

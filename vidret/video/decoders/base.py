@@ -57,6 +57,7 @@ def list_doubts(info: "VideoInfo") -> dict[str, bool]:
     return {
         f"only PyAV {info.rendering}": info.rendering != "",
         "frames are known by order only": info.by_order,
+        "it does not begin with a keyframe": not (info.keyframes[0] or info.edit_list),
         "timestamps start late": info.reordered and bool(info.pts[0] != 0),
         "its pixels are not square": info.stretched,
         "odd sizes were not measured": (info.width | info.height) % 2 == 1,
