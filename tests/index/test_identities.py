@@ -216,6 +216,11 @@ def test_what_cannot_be_read_as_asked_is_refused(
     monkeypatch.setattr("vidret.channels.identities.find_spec", lambda _name: None)
     with pytest.raises(MissingExtraError, match=track_kind.argument):
         kind.run(tmp_path / "other", films, True)
+    with Store.open(index, write=True) as store:
+        store.metadata.set(track_kind.setting, track_kind.bundled)
+    with pytest.raises(MissingExtraError, match=f"--{track_kind.argument} off leaves them out"):
+        kind.run(index, films, None)
+    assert not kind.run(index, films, False).failed
 
 
 @pytest.mark.parametrize("shots", [True, False])

@@ -32,10 +32,11 @@ class TrackKind:
     packages: tuple[str, ...]
     setting: str
 
-    def check_installed(self, model: str) -> None:
-        """Raise MissingExtraError unless the packages of a model are installed."""
+    def check_installed(self, model: str, *, is_kept: bool = False) -> None:
+        """Raise MissingExtraError unless the packages of a model are installed; ``is_kept``: the index asked for it."""
         if model == self.bundled and not all(find_spec(name) is not None for name in self.packages):
-            raise MissingExtraError(f"reading {self.name}", self.argument)
+            kept = f", as for this index before (--{self.argument} off leaves them out)," if is_kept else ""
+            raise MissingExtraError(f"reading {self.name}{kept}", self.argument)
 
     def choose_model(self, index: str | os.PathLike[str], asked: bool | str | None) -> str | None:
         """Return the name of the model of a run, None if this kind is not read.
@@ -93,5 +94,5 @@ def choose_track_models(
     chosen = {kind: TRACK_KINDS[kind].choose_model(index, wanted) for kind, wanted in asked.items()}
     models = {kind: model for kind, model in chosen.items() if model is not None}
     for kind, model in models.items():
-        TRACK_KINDS[kind].check_installed(model)
+        TRACK_KINDS[kind].check_installed(model, is_kept=asked[kind] is None)
     return models
