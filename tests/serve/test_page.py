@@ -1555,6 +1555,22 @@ def test_what_somebody_else_changed_is_shown_not_overwritten(look: Look, lists: 
     assert list_moments(lists, "My list")[0][3] == ""
 
 
+def test_adding_and_undoing_heed_what_somebody_else_changed(look: Look, lists: Engine) -> None:
+    page = look()
+    ask(page, BIKES)
+    add = page.get_by_role("button", name="Add to the list").first
+    for said in ("Added to My list: 1 moment.", "My list has it already."):
+        add.click()
+        expect(page.locator("#status")).to_have_text(said)
+    lists.save_collection(replace(lists.collection("My list"), moments=()))
+    add.click()
+    expect(page.locator("#status")).to_have_text("Added to My list: 1 moment.")
+    lists.add_to_list("My list", lists.locate(BUNNY, 1))
+    page.get_by_role("button", name="Lists").click()
+    expect(page.get_by_role("list", name="Moments of the list").get_by_role("listitem")).to_have_count(2)
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+
+
 def test_who_may_only_read_is_offered_no_changes(look: Look, lists: Engine, servers: ExitStack) -> None:
     lists.add_to_list("Another", lists.locate(BIKES, 1))  # the only one is opened
     token = make_token(lists.path, "ann", "read")

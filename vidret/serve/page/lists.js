@@ -11,7 +11,7 @@ const storage = openStorage();
 let kept = [];
 let name = storage?.getItem("list") || FIRST; // of the list at hand
 let pending = Promise.resolve(); // the changes on their way
-let past = []; // what the list was before each change, to undo it
+let past = []; // the list before each change, to undo it
 
 const pathOf = (name) => `api/collections/${encodeURIComponent(name)}`;
 const atHand = () => kept.find((each) => each.name === name && !each.finds) ?? { name, moments: [], revision: 0 };
@@ -39,7 +39,7 @@ export function listenToLists(getPlace) {
   on("keep", "click", () => saveSearch(getPlace()));
 }
 
-/** Return what the browser keeps of this page, or null if it may keep nothing. */
+/** Return what the browser keeps, or null if it may keep nothing. */
 function openStorage() {
   try {
     return localStorage;
@@ -52,7 +52,7 @@ function openStorage() {
 export const addToList = (moment, tellUser) => (pending = pending.then(() => add(moment, tellUser)));
 
 async function add({ video, start, end }, tellUser) {
-  if (!kept.length) await look();
+  await look();
   const isSame = (one) => one.video === video && one.start === start && one.end === end;
   if (atHand().moments.some(isSame)) return tellUser(`${name} has it already.`);
   try {
@@ -76,8 +76,10 @@ export function makeAdding(result) {
 }
 
 async function look() {
+  const { revision } = atHand();
   try {
     kept = (await ask("api/collections")).collections;
+    if (atHand().revision !== revision) past = [];
     tell("lists-notice");
   } catch (error) {
     tell("lists-notice", error.message);
@@ -96,7 +98,7 @@ async function choose(chosen) {
   show();
 }
 
-/** Change the moments of the list by a function, after the changes that are on their way. */
+/** Change the moments of the list by a function, after the pending changes. */
 function change(edit, how = {}) {
   find("lists-moments").inert = !how.isShown; // until it is shown again: other controls are of other moments then
   pending = pending.then(() => apply(edit, how));
