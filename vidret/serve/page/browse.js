@@ -52,7 +52,7 @@ function findShared(folders) {
   return others.length ? (ends.findLast((end) => others.every((other) => other.startsWith(first.slice(0, end)))) ?? 0) : (ends.at(-1) ?? 0);
 }
 
-/** Create the values of a filter with their counts; a single value that all videos have is no choice. */
+/** Create the values of a filter with their counts; one that all videos have is no choice. */
 function makeFacet(title, name, counts, place, go, label = (value) => value) {
   const values = Object.entries(counts).filter(([value, number]) => number || value === place[name]);
   if (!place[name] && values.length < 2 && !["min_height", "language", "heard"].includes(name)) return null;
@@ -171,7 +171,7 @@ function drawMap() {
   const shown = [...cells.values()].sort((one, other) => one.row - other.row || one.column - other.column);
   const focused = map.contains(document.activeElement) && document.activeElement;
   map.replaceChildren(...shown.map(({ moment, row, column }) => placeTile(moment, row, column)));
-  if (focused) (map.contains(focused) ? focused : map).focus(); // which a tile loses that is moved
+  if (focused) (map.contains(focused) ? focused : map).focus(); // a tile that is moved loses it
 }
 
 function placeTile({ video, time }, row, column) {

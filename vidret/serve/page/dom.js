@@ -20,7 +20,7 @@ export function draw(tag, attributes, ...children) {
 
 export const showIcon = (button, icon) => button.replaceChildren(draw("svg", { class: "icon" }, draw("use", { href: `#icon-${icon}` })));
 
-/** Name a control that changes something, so that it is found again after its list is made anew. */
+/** Name a control that changes something, so that it is found again in a new list. */
 export function mark(control, name) {
   Object.assign(control.dataset, { name, change: "" });
   return control;
@@ -42,7 +42,7 @@ export function setCurrent(list, item) {
   return true;
 }
 
-/** Format seconds as 0:07, 12:40 or 1:02:03, optionally with tenths; what is smaller is cut off. */
+/** Format seconds as 0:07, 12:40 or 1:02:03, optionally with tenths; the rest is cut off. */
 export function clock(seconds, tenths = false) {
   const unit = tenths ? 10 : 1;
   const units = Math.floor(seconds * unit + 1e-6) / unit;

@@ -12,7 +12,7 @@ const askIndex = latest((signal) => ask("api/index", { signal }));
 let known = null;
 let visible = false;
 let timer = 0;
-let asksToStop = false; // until the server has answered, which a look in between does not tell
+let asksToStop = false; // until the server has answered
 let onEnd = null;
 
 /** Return what the server says of the index now, or null if nothing is known. */
@@ -73,7 +73,7 @@ async function look() {
     tell("index-notice", error.message);
   }
   if (wasRunning && !known?.running) {
-    if (known.last?.interrupted === false) find("add").reset(); // after another end, the same paths can be started again
+    if (known.last?.interrupted === false) find("add").reset(); // else the same paths can be started again
     onEnd();
   }
   if (visible || known?.running) timer = setTimeout(look, known?.running ? BUSY_PAUSE : CALM_PAUSE);
@@ -158,7 +158,7 @@ function showMissing() {
 }
 
 function describeRun({ error, interrupted, encoded, unchanged, failed, elapsed }) {
-  if (error === "interrupted") return "The last run was stopped at once."; // it had no time for a report
+  if (error === "interrupted") return "The last run was stopped at once."; // without a report
   if (error) return `The last run failed: ${error}`;
   const name = interrupted ? "The last run was stopped" : "The last run";
   return `${name}: ${count(encoded, "file")} encoded, ${unchanged} unchanged, ${failed.length} failed, in ${clock(elapsed)}.`;

@@ -100,7 +100,7 @@ async function choose(chosen) {
 
 /** Change the moments of the list by a function, after the pending changes. */
 function change(edit, how = {}) {
-  find("lists-moments").inert = !how.isShown; // until it is shown again: other controls are of other moments then
+  find("lists-moments").inert = !how.isShown; // until it is shown again
   pending = pending.then(() => apply(edit, how));
 }
 

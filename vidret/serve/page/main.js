@@ -21,7 +21,7 @@ const STEP = 96; // videos of the list that are added at a time: whole rows
 const QUERY = ["q", "picture", ...FILTERS];
 const ASKED = ["by", ...QUERY, ...JUDGED];
 const QUOTES = /["“„]/;
-const SAID_BY = /\bby\s+(?=@)/i;
+const SAID_BY = /\bby (?=@)/i;
 const LOST_PICTURE = "The image is gone, since images are not part of the URL: choose it again.";
 
 let place = readPlace("");

@@ -58,10 +58,10 @@ export function keepPicture(bitmap) {
   canvas.width = Math.ceil(bitmap.width * scale);
   canvas.height = Math.ceil(bitmap.height * scale);
   const pen = canvas.getContext("2d");
-  pen.fillStyle = "white"; // behind transparent pixels, which a JPEG would make black
+  pen.fillStyle = "white"; // behind transparent pixels, else black in a JPEG
   pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const name = `${performance.timeOrigin}-${kept.size}`; // after a reload, none of before is called the same
+  const name = `${performance.timeOrigin}-${kept.size}`; // unique after a reload, too
   kept.set(name, canvas.toDataURL("image/jpeg", QUALITY));
   return name;
 }

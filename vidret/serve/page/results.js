@@ -35,7 +35,7 @@ export function showVideos(videos, place) {
   hurry();
 }
 
-/** Add further videos, as a page that is laid out only near the window; return how many there are. */
+/** Add further videos, laid out only near the window; return how many there are. */
 export function addVideos(videos, place) {
   if (videos.length) grid.append(make("li", { className: "page" }, make("ul", { className: "grid", role: "list" }, ...videos.map((video) => makeVideo(video, place)))));
   return grid.querySelectorAll(".card").length;
@@ -69,7 +69,7 @@ export function listenToGrid(judge) {
 }
 
 function makeHit(hit, place) {
-  const { start, end, time = start, duration = end - start, copies = [], near_copies: nearCopies = [], why = {}, score, probability, likelihood } = hit; // a moment has a span alone
+  const { start, end, time = start, duration = end - start, copies = [], near_copies: nearCopies = [], why = {}, score, probability, likelihood } = hit; // a moment only has a span
   const parts = { ...(likelihood && { probability }), score, ...why };
   const levels = Object.entries(parts).map(([level, value]) => `${level} ${value.toFixed(3)}`);
   const meter = likelihood ? make("meter", { value: probability, ariaHidden: true }) : "score";

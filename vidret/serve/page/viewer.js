@@ -63,7 +63,7 @@ export function closeViewer() {
   film.load();
 }
 
-/** Drop what is still to come of the video that was shown, and return the one that is. */
+/** Drop the requests of the last video, and return the new one. */
 function replaceShown(next) {
   control.abort();
   control = new AbortController();
@@ -244,7 +244,7 @@ function togglePlay() {
   else film.pause();
 }
 
-/** Load the frame that is shown, as the server decodes it, and search with it. */
+/** Search with the frame that is shown, as the server decodes it. */
 async function findSimilar(onLike) {
   const own = shown;
   const frame = make("img", { src: thumbnail(now()) });
