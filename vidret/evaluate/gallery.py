@@ -20,7 +20,7 @@ from vidret.store.records import FOLLOW_SHOTS, StoreInfo
 from vidret.store.store import Store
 from vidret.text import absolute_path
 from vidret.types import Sampling
-from vidret.video.files import read_mtime_ns, stat_files
+from vidret.video.files import has_changed, stat_files
 
 Item = TypeVar("Item")
 LENGTH_TOLERANCE = 0.1  # annotated durations are often rounded
@@ -163,7 +163,7 @@ def find_failed(engine: Engine, files: Sequence[str]) -> Mapping[str, str] | Non
         record = engine.file(path)
         if isinstance(found, DecodeError) or record is None:
             return None
-        if (record.num_bytes, record.mtime_ns) != (found.st_size, read_mtime_ns(found)):
+        if has_changed(found, record.num_bytes, record.mtime_ns):
             return None
         if record.state == "failed":
             failed[path] = record.reason

@@ -20,7 +20,7 @@ from vidret.engine import Engine
 from vidret.errors import DecodeError, is_out_of_files
 from vidret.store.records import StoredVideo
 from vidret.text import NO_FILE, has_file, is_url
-from vidret.video.files import FileStat, read_mtime_ns
+from vidret.video.files import FileStat, has_changed
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def open_indexed(engine: Engine, path: str) -> BinaryIO:
             raise DecodeError(path, GONE)
         if leads_through_link(path, file):
             record = engine.file(path)
-            if record is None or (record.num_bytes, record.mtime_ns) != (status.st_size, read_mtime_ns(status)):
+            if record is None or has_changed(status, record.num_bytes, record.mtime_ns):
                 raise DecodeError(path, RELINKED)
     except BaseException:
         file.close()

@@ -93,6 +93,11 @@ def read_mtime_ns(file_stat: FileStat) -> int:
     return max(2 * NO_TIME, min(file_stat.st_mtime_ns, -NO_TIME))
 
 
+def has_changed(file_stat: FileStat, num_bytes: int | None, mtime_ns: int | None) -> bool:
+    """Return whether a file has another size or modification time than the index recorded."""
+    return (num_bytes, mtime_ns) != (file_stat.st_size, read_mtime_ns(file_stat))
+
+
 def count_disk_bytes(file_stat: FileStat) -> int:
     """Return the bytes that a file occupies, fewer than its size if it is sparse."""
     blocks: int | None = getattr(file_stat, "st_blocks", None)  # always in units of 512 bytes

@@ -156,14 +156,14 @@ def locate_command(
 
 def warn_of_changes(find_file: "Callable[[str], FileRecord | None]", moments: "Sequence[Moment]") -> None:
     """Warn of moments whose files have changed since they were indexed, given the records of files by path."""
-    from vidret.video.files import read_mtime_ns, stat_files
+    from vidret.video.files import has_changed, stat_files
 
     paths = dict.fromkeys(moment.path for moment in moments if has_file(moment.path) and not is_url(moment.path))
     for path, found in stat_files(list(paths)):
         record = find_file(path)
         if record is None or isinstance(found, DecodeError):
             continue
-        if (record.num_bytes, record.mtime_ns) != (found.st_size, read_mtime_ns(found)):
+        if has_changed(found, record.num_bytes, record.mtime_ns):
             logger.warning(
                 "%s: has changed since it was indexed; index it again, or its moments may be wrong", show_path(path)
             )
