@@ -241,6 +241,21 @@ def test_what_was_moved_from_a_drive_is_known_when_it_is_back(tmp_path: Path, mo
     assert (report.unchanged, report.linked, report.encoded) == (2, 0, 0)
 
 
+def test_a_drive_that_is_back_is_found_again_while_another_folder_is_indexed(tmp_path: Path) -> None:
+    here, drive = write_film(tmp_path / "here" / "a.mp4", ("red", 2)), tmp_path / "drive"
+    for name, colour in (("b", "blue"), ("c", "green")):
+        write_film(drive / f"{name}.mp4", (colour, 2))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([here, drive])
+    drive.rename(tmp_path / "away")
+    assert engine.index([here]).missing == 2
+    (tmp_path / "away").rename(drive)
+    write_film(drive / "c.mp4", ("white", 3))
+    report = engine.index([here])
+    assert (report.gone, report.unchanged) == ([str(drive / "c.mp4")], 1), "c is another video now"
+    assert [Path(hit.path).name for hit in engine.search("blue", 1)] == ["b.mp4"]
+
+
 def test_pruning_keeps_the_files_of_an_unmounted_drive(tmp_path: Path) -> None:
     here, drive = tmp_path / "here", tmp_path / "drive"
     for name in ("a", "b"):

@@ -22,7 +22,7 @@ from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.text import is_below
 from vidret.types import NO_TIME
-from vidret.video.files import count_disk_bytes, find_missing, is_same_disk, read_mtime_ns, stat_files
+from vidret.video.files import count_disk_bytes, find_missing, has_changed, is_same_disk, read_mtime_ns, stat_files
 from vidret.video.workers.messages import OpenedVideo
 
 logger = logging.getLogger(__name__)
@@ -110,16 +110,22 @@ class RunState:
         return bool(self.jobs)
 
     def _plan_unchanged(self, job: FileJob, record: FileRecord) -> None:
-        is_complete = record.video is not None and self.store.videos.get(record.video).complete
-        if record.state in ("done", "missing") and is_complete:
+        if self._restore(record):
             self._counts["unchanged"] += 1
-            if record.state == "missing":  # the file exists again
-                self._found.add(job.path)
-                self.store.writer.set_file(job.path, state="done")
         elif record.state == "failed" and not self.retry_failed:
             self._failed.append((job.path, record.reason))
         else:
             self._add_job(job)
+
+    def _restore(self, record: FileRecord) -> bool:
+        """Return whether the video of an unchanged file is complete; mark the file as done if it was missing."""
+        if record.state not in ("done", "missing") or record.video is None:
+            return False
+        is_complete = self.store.videos.get(record.video).complete
+        if record.state == "missing" and is_complete:
+            self._found.add(record.path)
+            self.store.writer.set_file(record.path, state="done")
+        return is_complete
 
     def _plan_words(self, unchanged: Iterable[FileJob]) -> None:
         """Add a job for each unchanged file with words, faces or voices still to be read."""
@@ -148,8 +154,13 @@ class RunState:
             self.store.writer.set_file(job.path, state="pending")
 
     def _mark_missing(self, others: Sequence[FileRecord]) -> None:
-        """Mark the files that no longer exist."""
+        """Mark the files that no longer exist, and those that exist again."""
         missing = find_missing(record.path for record in others)
+        lost = {record.path: record for record in others if record.state == "missing" and record.path not in missing}
+        for path, result in stat_files(list(lost)):
+            record = lost[path]
+            if not isinstance(result, DecodeError) and not has_changed(result, record.num_bytes, record.mtime_ns):
+                self._restore(record)
         for record in others:
             if record.path in missing and record.state != "missing":
                 self._newly_missing.add(record.path)
