@@ -21,7 +21,7 @@ from vidret.video.files import choose_existing, may_exist
 
 logger = logging.getLogger(__name__)
 
-NEAREST = 100  # segments of each clip frame
+NEAREST = 100  # segments of each clip frame that are searched at once
 MAX_VIDEOS = 60  # with which the clip is aligned
 MAX_CHECKED = 24  # alignments that are checked on decoded frames
 STRETCHES = 5  # of one video, at most
@@ -92,13 +92,19 @@ class ClipFinder:
         """Return the ids of the videos with the nearest segments, all of them if they are few."""
         if len(videos) <= MAX_VIDEOS:
             return list(videos)
-        scores, ids = self.store.search(clip.vectors.astype(np.float32), NEAREST, self.store.select(filters))
-        owners = self.store.owners(ids[ids >= 0])
-        best: dict[int, float] = {}
-        for score, owner in sorted(zip(scores[ids >= 0].tolist(), owners.tolist(), strict=True), reverse=True):
-            if owner in videos:
-                best.setdefault(owner, score)
-        return list(best)[:MAX_VIDEOS]
+        vectors, owners, best = clip.vectors.astype(np.float32), set[int](), dict[int, float]()
+        chosen = list[int]()
+        while len(vectors):
+            scores, ids = self.store.search(vectors, NEAREST, self.store.select(filters, owners))
+            found = zip(scores[ids >= 0].tolist(), self.store.owners(ids[ids >= 0]).tolist(), strict=True)
+            new = {owner: score for score, owner in sorted(found) if owner not in owners}
+            best |= {owner: score for owner, score in new.items() if owner in videos}
+            owners |= new.keys()
+            chosen = sorted(best, key=lambda owner: -best[owner])[:MAX_VIDEOS]
+            # All nearest segments of a frame may be of one video, such as a still one, which would hide the others.
+            least = best[chosen[-1]] if len(chosen) == MAX_VIDEOS else -np.inf
+            vectors = vectors[scores[:, -1] > least] if new else vectors[:0]
+        return chosen
 
     def _align(
         self, clip: Clip, chosen: Sequence[int], videos: dict[int, StoredVideo], *, repeated: bool
