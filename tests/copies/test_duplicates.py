@@ -16,7 +16,7 @@ from tests.copies.films import crop, draw_footage, fade, mirror, write_frames
 from tests.fakes import PatchEncoder
 from tests.noting import note_calls
 from vidret.copies import duplicates, pairs
-from vidret.copies.candidates import find_video_pairs, read_frame_table
+from vidret.copies.candidates import find_partners, find_video_pairs, read_frame_table
 from vidret.copies.checking import FootageGuess, FootageReader, FootageVerdict
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
@@ -189,6 +189,18 @@ def test_only_pairs_of_wanted_videos_are_aligned(engine: Engine) -> None:
     wanted_pairs = find_video_pairs(table, {wanted})
     assert wanted_pairs
     assert all(wanted in (pair.clip, pair.film) for pair in wanted_pairs)
+
+
+def test_a_film_that_alternates_between_two_views_does_not_hide_its_copy() -> None:
+    """All its frames of a view are more alike than a frame and its copy."""
+    rng = np.random.default_rng(0)
+    views = np.tile(rng.standard_normal((2, 64)), (120, 1)).repeat(3, axis=0)
+    film = views + 0.05 * rng.standard_normal(views.shape)
+    others = rng.standard_normal((300, 64))
+    frames = np.concatenate([film, others[:200], film + 0.15 * rng.standard_normal(64), others[200:]])
+    vectors = (frames / np.linalg.norm(frames, axis=1, keepdims=True)).astype(np.float32)
+    bounds = np.cumsum([0, len(film), 200, len(film), 100])
+    assert find_partners(vectors, bounds, 0.5) == [(0, 2)]
 
 
 def test_a_clip_is_found_where_it_is_shown(engine: Engine, folder: Path, tmp_path: Path) -> None:

@@ -154,7 +154,8 @@ def whiten_index(store: Store, fit: Callable[..., Whitening] = fit_whitening) ->
 
 SAMPLE = 20_000  # frames to which the whitening is fitted
 NEIGHBOURS = 48  # of each frame, among which those of other videos count
-DISTINCT = 0.85  # similarity to the last kept frame of its video, up to which a frame is kept
+DISTINCT = 0.85  # similarity to the last kept frames of its video, up to which a frame is kept
+NUM_COMPARED = 32  # of these: an interview alternates between a few views
 MAX_PARTNERS = 12  # videos that each video is aligned with
 MAX_CHECKED = 5  # of them, the number checked on decoded frames
 
@@ -181,18 +182,21 @@ def whiten_table(table: FrameTable) -> tuple[Whitening, Float32[np.ndarray, "fra
 def find_distinct(
     vectors: Float32[np.ndarray, "frame dim"], bounds: Int64[np.ndarray, " bound"]
 ) -> Bool[np.ndarray, " frame"]:
-    """Return a mask of distinct frames: the first of each video, and those that differ from the last distinct one."""
-    starts = set(bounds[:-1].tolist())
+    """Return a mask of distinct frames: those unlike the last ``NUM_COMPARED`` distinct ones of their video."""
+    starts, num_kept = set(bounds[:-1].tolist()), 0
+    kept = np.empty((NUM_COMPARED, vectors.shape[1]), np.float32)
     steps = np.einsum("ij,ij->i", vectors[1:], vectors[:-1])
     distinct = np.ones(len(vectors), bool)
-    last = 0
-    for row in range(1, len(vectors)):
+    for row in range(len(vectors)):
         if row in starts:
-            last = row
-            continue
-        similarity = steps[row - 1] if last == row - 1 else float(vectors[row] @ vectors[last])
-        distinct[row] = similarity < DISTINCT
-        last = row if distinct[row] else last
+            num_kept = 0
+        elif distinct[row - 1] and steps[row - 1] >= DISTINCT:  # most frames are like the one before
+            distinct[row] = False
+        else:
+            distinct[row] = (kept[:num_kept] @ vectors[row]).max() < DISTINCT
+        if distinct[row]:
+            kept[num_kept % NUM_COMPARED] = vectors[row]
+            num_kept += 1
     return distinct
 
 
