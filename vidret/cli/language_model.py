@@ -1,5 +1,6 @@
 """Options of the commands that ask a language model, or let one rerank hits."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,12 +33,12 @@ def make_endpoint(
     llm: str | None, model: str | None, timeout_s: float, *, name: str = "llm", hint: str = ""
 ) -> "ChatEndpoint":
     """Return the endpoint of the options ``--name`` and ``--name-model``; ``hint`` names an alternative without one."""
-    from vidret.language.endpoint import ChatEndpoint, read_key
+    from vidret.language.endpoint import KEY_VARIABLE, ChatEndpoint
 
     for flag, value in ((f"--{name}", llm), (f"--{name}-model", model)):
         if not value:
             raise typer.BadParameter(f"must be given{hint}, got none", param_hint=flag)
-    return ChatEndpoint(url=llm or "", model=model or "", key=read_key(), timeout_s=timeout_s)
+    return ChatEndpoint(url=llm or "", model=model or "", key=os.environ.get(KEY_VARIABLE) or None, timeout_s=timeout_s)
 
 
 LOCAL_METHODS, ENDPOINT_METHODS = ("icr", "first"), ("list", "pair")

@@ -68,7 +68,9 @@ class ClipFinder:
         try:
             for footage in self._check(clip, guesses[:MAX_CHECKED], videos):
                 known: list[SharedFootage | Clip] = [*found, clip]  # the clip itself is not a result
-                if not any(are_one_stretch(footage, other) for other in known):
+                same = (other for other in known if other.video == footage.video)
+                # Alignments a few seconds apart may become the same stretch.
+                if not any(footage.start < other.end and other.start < footage.end for other in same):
                     found.append(footage)
                 if len(found) == k:
                     break
@@ -127,11 +129,6 @@ class ClipFinder:
                 aligned = align_repeatedly(scores, clip.times, times, max_num=STRETCHES if repeated else 1)
                 alignments += [(key, alignment) for alignment in aligned if is_worth_decoding(alignment.gain, shorter)]
         return sorted(alignments, key=lambda item: -item[1].gain)
-
-
-def are_one_stretch(one: SharedFootage, other: SharedFootage | Clip) -> bool:
-    """Return whether two finds overlap: alignments a few seconds apart may become the same stretch."""
-    return one.video == other.video and one.start < other.end and other.start < one.end
 
 
 def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: FootageReader) -> SharedFootage | None:

@@ -33,7 +33,9 @@ from vidret.encode.encoder import LayeredEncoder
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.names import drop_sampling
 from vidret.errors import VidretError
-from vidret.types import Interpolation, Resize, Sampling
+from vidret.types import Resize, Sampling
+
+NUM_CANDIDATES = 4  # frames per segment to draw from at random in training, for ``segments``
 
 
 class RetrievalData(SplitData):
@@ -54,10 +56,7 @@ class RetrievalData(SplitData):
         num_frames: Frames per video in training.
         eval_frames: Frames per video in evaluation; defaults to ``num_frames``.
         num_segments: Segments per video, for ``segments``.
-        num_candidates: Frames per segment to draw from at random in training, for ``segments``; 0 for fixed
-            positions.
         image_size: Height and width of the frames in pixels.
-        interpolation: Interpolation used to resize frames.
         num_words: Number of tokens per text, including the start and end tokens.
         first_sentences: Whether batches have the first sentences of texts too, as ``longclip`` needs.
         crop: See ``Augmentation``.
@@ -93,9 +92,7 @@ class RetrievalData(SplitData):
         num_frames: int = 12,
         eval_frames: int | None = None,
         num_segments: int = 6,
-        num_candidates: int = 4,
         image_size: int = 224,
-        interpolation: Interpolation = "bicubic",
         num_words: int = 32,
         first_sentences: bool = False,
         crop: float = 1.0,
@@ -123,9 +120,9 @@ class RetrievalData(SplitData):
             raise VidretError(f"num_words must be at least 3 and image_size at least 1, got {num_words}, {image_size}")
         self._video_folder, self._cache, self._num_words = videos, cache, num_words
         self._first_sentences, self._rewritten = first_sentences, rewritten
-        self._sampling = FrameSampling(sampling, num_frames, num_segments, num_candidates)
+        self._sampling = FrameSampling(sampling, num_frames, num_segments, NUM_CANDIDATES)
         self._eval_sampling = FrameSampling(sampling, eval_frames or num_frames, num_segments)
-        self._resize = Resize(image_size, image_size, interpolation)
+        self._resize = Resize(image_size, image_size)
         self._augmentation = Augmentation(crop, flip, colour, policy)
 
     def check_fit(self, sampling: Sampling, *, image_size: int, context: int) -> None:

@@ -20,7 +20,7 @@ from vidret.encode.families.registry import list_entry_points
 from vidret.encode.families.starter import CLASSIFIER, StarterEncoder
 from vidret.encode.families.transformers_models import MODEL_TYPES
 from vidret.encode.model_hub import find_cached
-from vidret.encode.names import RECOMMENDED, STARTER, ModelName, find_short_name
+from vidret.encode.names import RECOMMENDED, STARTER, ModelName
 from vidret.encode.open_clip_models import list_weight_files
 from vidret.encode.open_clip_parts import import_part, read_configs
 from vidret.encode.sentences import CONTEXT_LENGTH, SENTENCES
@@ -146,8 +146,7 @@ def _list_transformers() -> Iterator[CatalogEntry]:
 def _describe(
     name: str, *, is_cached: bool, needs_transformers: bool, tokens: int | None, dim: int | None = None
 ) -> CatalogEntry:
-    short_name = find_short_name(name)
-    recommended = RECOMMENDED.get(short_name)
+    short_name, recommended = next((item for item in RECOMMENDED.items() if item[1].model == name), ("", None))
     return CatalogEntry(
         name=name,
         state="cached" if is_cached else "needs download",

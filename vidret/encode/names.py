@@ -265,11 +265,6 @@ def resolve_name(name: ModelName) -> ModelName:
     return replace(name, base=recommended.model, merge=recommended.merge if name.merge == OFF else name.merge)
 
 
-def find_short_name(model: str) -> str:
-    """Return the short name of a recommended model; empty if it has none."""
-    return next((short for short, recommended in RECOMMENDED.items() if recommended.model == model), "")
-
-
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 

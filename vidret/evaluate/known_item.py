@@ -274,7 +274,11 @@ def search_item(
     for step in range(num_rounds + 1):
         hint = item.hints[min(step, len(item.hints) - 1)]
         hits = engine.search(hint, num_videos, like=like, seen=seen, copies="show")
-        unjudged = [hit for hit in hits if not any(is_judged(hit, point) for point in like)]
+        unjudged = [
+            hit
+            for hit in hits
+            if not any(hit.video == video and hit.segment.start <= at <= hit.segment.end for video, at in like)
+        ]
         ranks.append(find_rank(unjudged, item))
         shown = unjudged[:num_shown]
         alike = user.compare(item.scene, [(hit.path, hit.segment.start, hit.segment.end) for hit in shown])
@@ -295,11 +299,6 @@ def search_item(
 def find_rank(hits: Sequence[Hit], item: KnownItem) -> int:
     """Return the rank of the first hit that shows a scene, or the rank after the last hit if none does."""
     return next((rank for rank, hit in enumerate(hits, start=1) if item.is_shown_by(hit)), len(hits) + 1)
-
-
-def is_judged(hit: Hit, point: TimePoint) -> bool:
-    """Return whether the segment of a hit was judged."""
-    return hit.video == point[0] and hit.segment.start <= point[1] <= hit.segment.end
 
 
 def summarise_bands(outcomes: Sequence[Outcome], num_shown: int, num_results: int) -> list[dict[str, Any]]:

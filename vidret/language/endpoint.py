@@ -138,11 +138,6 @@ class ChatEndpoint:
             raise EndpointError(f"{transport.name}: must answer with text, got none")
 
 
-def read_key() -> str | None:
-    """Return the key in the environment; None if it is not set."""
-    return os.environ.get(KEY_VARIABLE) or None
-
-
 def write_chat(rules: str, *said: str | bytes) -> list[dict[str, Any]]:
     """Return the messages of a chat: rules, and texts and JPEGs of the user; a single text is sent as a string."""
 

@@ -13,7 +13,7 @@ from vidret.language.answers import format_clock
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, sanitize
 from vidret.types import Hit, TimedText, VideoName
-from vidret.video.files import choose_existing, stat_file
+from vidret.video.files import FileStat, choose_existing, stat_file
 from vidret.video.workers.image_pool import ImagePool
 
 MAX_WORDS = 300  # of one candidate, as FIRST cuts passages
@@ -228,11 +228,18 @@ def merge_orders(orders: Sequence[Sequence[int]]) -> list[int]:
     return sorted(ranks, key=lambda item: (ranks[item], item))
 
 
-class FileFrames:
-    """Draws frames of files. A context manager, whose decoding process starts with the first frame."""
+def _choose_file(video: StoredVideo) -> tuple[str, FileStat | None]:
+    return choose_existing(video.paths), None
 
-    def __init__(self) -> None:
-        self._pool = ImagePool(1)
+
+class FileFrames:
+    """Draws frames of files. A context manager, whose decoding process starts with the first frame.
+
+    ``choose`` returns the file of a video: its path, and its status if that is known.
+    """
+
+    def __init__(self, choose: Callable[[StoredVideo], tuple[str, FileStat | None]] = _choose_file) -> None:
+        self._pool, self._choose = ImagePool(1), choose
 
     def draw(self, video: StoredVideo, time_s: float, width: int) -> bytes:
         """Return a JPEG of the frame nearest to a time, at most ``width`` pixels wide.
@@ -240,8 +247,8 @@ class FileFrames:
         Raises:
             DecodeError: The frame cannot be decoded.
         """
-        path = choose_existing(video.paths)
-        return self._pool.draw_frame(path, stat_file(path), min(time_s, video.duration), width)
+        path, status = self._choose(video)
+        return self._pool.draw_frame(path, status or stat_file(path), min(time_s, video.duration), width)
 
     def __enter__(self) -> Self:
         return self

@@ -63,17 +63,9 @@ def _limit(text: str, minimum: int | None = None, maximum: int | None = None) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextOptions:
-    """How much is retrieved.
+    """How much is retrieved; limits are those of HTTP.
 
-    Attributes:
-        moments: Maximum number of moments.
-        max_s: Maximum duration of a moment in seconds, margins included.
-        margin_s: Seconds added before and after each moment, within its shot and ``max_s``.
-        frames: Number of frames of each moment.
-        width: Maximum width of a frame in pixels.
-        characters: Maximum characters of what is said and shown, in all moments together.
-        llm_queries: Whether the model also writes queries, in one request more. If what they find shows no answer, it
-            writes others in a further one.
+    If what the queries of ``llm_queries`` find shows no answer, the model writes others in a further request.
     """
 
     moments: Annotated[int, _limit("Maximum number of moments.", 1, 20)] = 5

@@ -128,11 +128,6 @@ class Right:
 OPEN, READ, CHANGE = Depends(Right(None)), Depends(Right("read")), Depends(Right("change"))
 
 
-def in_own_collection(request: Request, name: str) -> bool:
-    """Return whether the path of a request names a collection."""
-    return bool(request.path_params["name"] == name)
-
-
 def in_moments(engine: Engine, start: str, end: str) -> Callable[[Request, str], bool]:
     """Return a check whether a request asks for a span of a video within a moment of a list.
 

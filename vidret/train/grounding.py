@@ -38,7 +38,6 @@ class GroundingModule(TrainedModule):
         dropout: See ``GroundingHead``.
         drop_path: See ``GroundingHead``.
         motion: See ``GroundingHead``.
-        as_published: See ``GroundingHead``.
         recipe: Benchmark whose frame rate, rounding and suppression the exported head uses.
         fps: Frame rate instead of the recipe's.
         unit: Rounding in seconds instead of the recipe's; 0 for none.
@@ -70,7 +69,6 @@ class GroundingModule(TrainedModule):
         dropout: float = 0.5,
         drop_path: float = 0.1,
         motion: int = 0,
-        as_published: bool = False,
         recipe: str = "qvhighlights",
         fps: float | None = None,
         unit: float | None = None,
@@ -98,7 +96,6 @@ class GroundingModule(TrainedModule):
             dropout=dropout,
             drop_path=drop_path,
             motion=motion,
-            as_published=as_published,
         )
         if recipe not in RECIPES:
             raise VidretError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe}")

@@ -109,27 +109,9 @@ def _filter(text: str, metavar: str, **settings: Any) -> Option:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """The videos that a search covers; a filter of None does not restrict them.
+    """The videos that a search covers; a filter of None does not restrict them. Dates are in seconds since 1970.
 
-    Attributes:
-        folder: Folder that contains a file of the video, at any depth.
-        name: Words that the path of that file contains, each anywhere and in any case.
-        min_seconds: Minimum duration in seconds.
-        max_seconds: Maximum duration in seconds.
-        after: Earliest modification time of that file, in seconds since 1970.
-        before: Time before which that file was modified, in seconds since 1970.
-        filmed_after: Earliest time of filming, in seconds since 1970; the modification time counts if the file states
-            none.
-        filmed_before: Time before which the video was filmed, in seconds since 1970.
-        camera: Part of the make and model of the camera.
-        near: Location of filming: ``LAT,LON`` in degrees for 10 km around it, or ``LAT,LON,KM``.
-        min_height: Minimum height in pixels.
-        min_fps: Minimum frame rate.
-        sound: Whether the video has sound.
-        hdr: Whether the video has a high dynamic range.
-        orientation: ``landscape``, ``portrait`` or ``square``.
-        language: ISO 639-1 code of a language that is heard; only a multilingual speech model tells languages.
-        heard: Name of a sound that is heard; only in an index with sounds.
+    ``folder``, ``name``, ``after`` and ``before`` are about the same one of a video's files.
     """
 
     folder: Annotated[

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from vidret.client import RemoteEngine
 from vidret.engine import Engine
 from vidret.errors import MovedError, VidretError
+from vidret.language.judging import FileFrames
 from vidret.language.retrieval import DrawFrame
 from vidret.serve.fields import collect_options
 from vidret.serve.files import stat_video
@@ -21,8 +23,6 @@ from vidret.serve.rows import title
 from vidret.store.records import SHOWN_FACTS, StoredVideo
 from vidret.text import strip_query
 from vidret.types import MAX_OFFSET, LocateOptions, SearchOptions, list_row_fields
-from vidret.video.files import stat_file
-from vidret.video.workers.image_pool import ImagePool
 
 AnyEngine = Engine | RemoteEngine
 MIN_WIDTH = 64  # pixels; a frame is not drawn smaller to save bytes
@@ -34,16 +34,8 @@ def open_frames(engine: AnyEngine) -> Iterator[DrawFrame]:
     if isinstance(engine, RemoteEngine):
         yield lambda video, time_s, width: engine.frame(video.id, time_s, width)
         return
-    pool = ImagePool(1)  # its process starts with the first frame
-
-    def draw(video: StoredVideo, time_s: float, width: int) -> bytes:
-        path, status = stat_video(engine, video)
-        return pool.draw_frame(path, status or stat_file(path), time_s, width)
-
-    try:
-        yield draw
-    finally:
-        pool.close()
+    with FileFrames(partial(stat_video, engine)) as files:
+        yield files.draw
 
 
 def draw_within(draw: DrawFrame, video: StoredVideo, time_s: float, width: int, max_bytes: int) -> bytes | None:

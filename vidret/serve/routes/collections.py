@@ -23,7 +23,7 @@ from vidret.search.collections import MAX_MOMENTS, MAX_NOTE
 from vidret.serve.fields import Id, Seconds, collect_options, with_rows_of
 from vidret.serve.files import stat_video
 from vidret.serve.problems import RefusedError, Responses, describe_invalid, make_busy, refusals
-from vidret.serve.rights import CHANGE, GRANT, READ, Right, in_own_collection
+from vidret.serve.rights import CHANGE, GRANT, READ, Right
 from vidret.serve.routes.search import LocateRequest, SearchRequest
 from vidret.serve.rows import write_row
 from vidret.serve.worker import Worker
@@ -40,7 +40,9 @@ SUFFIXES = {"chapters": "ffmeta", "markers": "edl"}
 TEXT = {"schema": {"type": "string"}}
 ROWS = {"application/json": {"schema": {"type": "array", "items": {"type": "object"}}}}
 FILE: Responses = {200: {"content": dict.fromkeys(("text/plain", *MEDIA_TYPES.values()), TEXT) | ROWS}}
-OWN, CHANGE_OWN = (Depends(Right(right, within=in_own_collection)) for right in RIGHTS)
+OWN, CHANGE_OWN = (
+    Depends(Right(right, within=lambda request, name: bool(request.path_params["name"] == name))) for right in RIGHTS
+)
 CLIP_URL = "../../videos/{video}/clip?start={start:.3f}&end={end:.3f}"
 EXPORT_S = 120.0
 READING = (*TIMELINES, "html")  # formats that need the video files
