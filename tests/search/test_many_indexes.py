@@ -12,9 +12,11 @@ import pytest
 from tests.fakes import ColourEncoder, write_film
 from tests.indexed_texts import add_words, find_content
 from tests.spoken import FILMS, WORDS, NamedColours, RandomTexts, make_random_index, say
+from tests.store.samples import add_segment, create, embedding
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.index.merging import merge_indexes
+from vidret.store.joined import open_indexes
 from vidret.types import ComposedQuery, Filters, Hit, LocateOptions, Moment, Query, SearchOptions
 from vidret.types import Sequence as EventSequence
 
@@ -204,6 +206,21 @@ def test_words_of_several_indexes_must_be_of_one_encoder(folder: Path, tmp_path:
     message = "words: encoder must be fake sentences .* --sentence-model changes it"
     with Engine(paths, NamedColours()) as joined, pytest.raises(StoreError, match=message):
         joined.search("busy")
+
+
+def test_a_video_is_complete_if_one_index_has_it_whole(tmp_path: Path) -> None:
+    for index, num_stored in (("part", 1), ("whole", 2)):
+        with create(tmp_path / index) as store:
+            video = store.writer.begin_video("v", duration=20.0, facts={}, num_segments=None)
+            store.writer.set_file(f"/{index}/a.mp4", state="pending", video=video)
+            for number in range(num_stored):
+                add_segment(store, video, number, 10.0 * number, 10.0 * number + 10, embedding(number))
+            if index == "whole":
+                store.writer.finish_video(video)
+    with open_indexes([tmp_path / "part", tmp_path / "whole"], device="cpu") as joined:
+        for filters in (Filters(), Filters(folder="/part")):
+            (stored,) = joined.videos.find(filters)
+            assert (stored.complete, stored.num_segments) == (True, 2)
 
 
 def test_ids_of_no_index_are_of_nothing(engines: tuple[Engine, Engine]) -> None:

@@ -199,6 +199,10 @@ class JoinedVideos(JoinedTable, Videos):
                 paths = sorted({*stored.paths, *known.paths}, key=rank_path)
                 changed = known.changed if paths[0] in known.paths else stored.changed  # of the first path
                 videos[key] = replace(known, id=key, paths=tuple(paths), changed=changed)
+        for index_number, index, first_ids in self._ids.group(sorted(videos.keys() & self._ids.copies.keys())):
+            for stored in index.videos.find(ids=first_ids.tolist()):
+                known = videos[key := index_number * STRIDE + stored.id]
+                videos[key] = replace(stored, id=key, paths=known.paths, changed=known.changed)
         return sorted(videos.values(), key=lambda stored: min(map(os.fsencode, stored.paths)))
 
     @override
