@@ -13,10 +13,12 @@ from hypothesis.extra import numpy as arrays
 from safetensors.numpy import save_file
 
 from tests.fakes import ColourEncoder, write_film
+from tests.store.samples import damage
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.importing import check_embeddings, read_vectors
 from vidret.present.contents import write_embeddings
+from vidret.store.store import Store
 from vidret.types import Embeddings
 
 RED, BLUE = ColourEncoder().encode_text(["red", "blue"])
@@ -68,6 +70,22 @@ def test_videos_are_complete_or_left_to_the_next_run(films: Path, tmp_path: Path
         assert [hit.path for hit in engine.search("blue", k=1)] == [str(films / "blue.mp4")]
         run = engine.index([films])
         assert (run.encoded, run.linked, run.unchanged) == (0, 0, 2)
+
+
+def test_a_segment_that_is_lost_leaves_no_gap_when_its_video_is_cut_otherwise(films: Path, tmp_path: Path) -> None:
+    rows = [(films / "red.mp4", start, start + 2) for start in (0, 2, 4)]
+    with Engine(index := tmp_path / "new", ColourEncoder()) as engine:
+        engine.import_embeddings(read_vectors(write_rows(tmp_path, rows, np.stack([RED.sentence] * 3))))
+        damage(index / "features" / "video.f16", 7)
+        with Store.open(index, write=True) as store:
+            assert len(store.upkeep.verify(repair=True)) == 1
+        assert engine.index([films / "red.mp4"]).encoded == 1
+        with Store.open(index) as store:
+            segments = store.segments.get(store.segments.ids_of_video(engine.video("red.mp4").id))
+        spans = [(segment.start, segment.end) for segment in segments]
+        assert spans[0][1] == 2, "stays"
+        assert [start for start, _ in spans[1:]] == [end for _, end in spans[:-1]]
+        assert spans[-1][1] == pytest.approx(6)
 
 
 def test_videos_of_frames_come_with_their_times(tmp_path: Path) -> None:

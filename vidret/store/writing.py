@@ -52,8 +52,8 @@ class Writer:
     ) -> int:
         """Return the id of a video, adding it if new; with another number of segments it starts over.
 
-        If ``num_segments`` is None, the video is open-ended until ``finish_video``, and stored segments stay,
-        even with another planned number. ``duration`` is in seconds.
+        If ``num_segments`` is None, the video is open-ended until ``finish_video``. Stored segments stay, even with
+        another planned number, but then only those before the first that is lost. ``duration`` is in seconds.
         """
         if not (np.isfinite(duration) and duration >= 0):
             raise StoreError(f"duration must be finite and not negative, got {duration}")

@@ -22,6 +22,8 @@ from vidret.text import is_url
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
 FILE = COLUMNS["files"]
+NUMBERED = "SELECT number, row_number() OVER (ORDER BY number) AS place FROM segments WHERE video = ?1"
+FIRST_AFTER_GAP = f"SELECT min(number) FROM ({NUMBERED}) WHERE number >= place"
 MARK_SHOTS = f"json_set(facts, '$.{SEGMENTS}', '{FOLLOW_SHOTS}')"  # in the facts of an open-ended video
 
 
@@ -171,7 +173,8 @@ class Videos:
     def begin(self, fingerprint: str, duration: float, facts: Mapping[str, object], num_segments: int | None) -> int:
         """Return the id of a video, adding it if new; with another number of segments it starts over.
 
-        Without a number, it is open-ended and keeps its segments.
+        Without a number, it is open-ended and keeps its segments, of a planned one those before the first that is lost:
+        the next reading may cut the rest elsewhere.
         """
         with self._database.transaction():
             columns = f"id, num_segments, complete, {INTACT['videos']}"
@@ -183,6 +186,9 @@ class Videos:
                         f"UPDATE videos SET num_segments = 0, facts = {MARK_SHOTS} WHERE id = ?", video_id
                     )
                     self._tables.update_checksums("videos", "id = ?", video_id)
+                    sql = f"DELETE FROM segments WHERE video = ?1 AND number >= ({FIRST_AFTER_GAP})"
+                    if self._database.run(sql, video_id):
+                        self._tables.increment_generation()
                 return int(video_id)
             if rows:
                 self._database.run("DELETE FROM segments WHERE video = ?", video_id)
