@@ -428,7 +428,7 @@ class Engine(VideoLibrary):
             report = replace((run or index_files)(store, self.encoder, listing.files, options), junk=listing.junk)
         if words is not None and words.sentence_model:  # it may have other vectors now
             self._open_again()
-        self._update_derived(report)
+        self._prepare_searches(report)
         return report
 
     def index_frames(
@@ -471,7 +471,7 @@ class Engine(VideoLibrary):
                 moments=self._choose_recorder(),
             )
             store.upkeep.save_vectors()
-        self._update_derived()
+        self._prepare_searches()
         return self.video(video_id)
 
     def import_embeddings(
@@ -502,7 +502,7 @@ class Engine(VideoLibrary):
             record_rule(store, shots=None, mode=None, whole=sampling.whole, decoder="auto")
             report = import_videos(store, sampling, unit, num_rescaled=num_rescaled, on_progress=on_progress)
             store.upkeep.save_vectors()
-        self._update_derived()
+        self._prepare_searches()
         return report
 
     def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:
@@ -1086,6 +1086,13 @@ class Engine(VideoLibrary):
         if self.encoder.sampling.whole:
             rule = "footage can be found only with an encoder that sees segments"
             raise VidretError(f"{rule}, got {self.encoder.name}, which sees whole videos")
+
+    def _prepare_searches(self, report: "IndexReport | None" = None) -> None:
+        """Update what searches use after a run, or log why not: the run is done, and another process may write now."""
+        try:
+            self._update_derived(report)
+        except StoreError as error:
+            logger.warning("searches are not prepared, which the next run does: %s", error)
 
     def _update_derived(self, report: "IndexReport | None" = None) -> None:
         """Update the statistics that depend on all segments, after a run."""

@@ -241,6 +241,26 @@ def test_what_was_moved_from_a_drive_is_known_when_it_is_back(tmp_path: Path, mo
     assert (report.unchanged, report.linked, report.encoded) == (2, 0, 0)
 
 
+def test_a_run_is_done_if_another_process_writes_before_searches_are_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_film(tmp_path / "films" / "a.mp4", ("red", 2))
+    other = list[Store]()
+    monkeypatch.setattr(
+        "vidret.search.preparation.calibrate_with_bank",
+        lambda *_: other.append(Store.open(tmp_path / "index", write=True)),
+    )
+    monkeypatch.setattr("vidret.copies.folding.FEW_VIDEOS", 0)
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        assert engine.index([tmp_path / "films"]).encoded == 1
+        (record,) = caplog.records
+        assert record.getMessage().startswith("searches are not prepared, which the next run does: ")
+        other.pop().close()
+        with pytest.raises(StoreError, match="is writing this index"):
+            engine.prepare_searches()
+        other.pop().close()
+
+
 def test_a_drive_that_is_back_is_found_again_while_another_folder_is_indexed(tmp_path: Path) -> None:
     here, drive = write_film(tmp_path / "here" / "a.mp4", ("red", 2)), tmp_path / "drive"
     for name, colour in (("b", "blue"), ("c", "green")):
