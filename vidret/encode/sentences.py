@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from einops import rearrange
@@ -25,6 +25,9 @@ from jaxtyping import Bool, Float32, Int64
 from vidret.devices import one_blas_thread
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.model_files import find_package
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 CONTEXT_LENGTH = 128
 FEW = 4  # number of texts, such as a query and its negative terms, whose states are cached
@@ -160,6 +163,11 @@ class SentenceEncoder:
         """Return unit vectors, as ``encode`` does."""
         return self.encode(texts)
 
+    def tokenize(self, texts: Sequence[str]) -> "list[Encoding]":
+        """Return the word pieces of each text, padded to equal length."""
+        # The tokenizer refuses lone surrogates, as in invalid file names and arguments.
+        return self.tokenizer.encode_batch([text.encode("utf-8", "replace").decode("utf-8") for text in texts])
+
     def embed(self, texts: Sequence[str]) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
         """Return the last layer's states, and a mask that is False for padding.
 
@@ -279,8 +287,7 @@ def gelu(x: Float32[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
 def _embed(
     model: SentenceEncoder, texts: tuple[str, ...]
 ) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
-    # The tokenizer refuses lone surrogates, as in invalid file names and arguments.
-    encoded = model.tokenizer.encode_batch([text.encode("utf-8", "replace").decode("utf-8") for text in texts])
+    encoded = model.tokenize(texts)
     for text, encoding in zip(texts, encoded, strict=True):
         if encoding.overflowing:
             _warn_truncated(text)

@@ -18,7 +18,7 @@ def test_the_table_and_the_json_tell_what_is_known(run: Runner) -> None:
     out = run.out("models")
     lines = out.splitlines()
     assert lines[0].split()[:4] == ["model", "here", "dims", "tokens"]
-    assert lines[1].split()[:5] == ["starter", "installed", "384", "128", "English"]
+    assert lines[1].split()[:5] == ["starter", "installed", "400", "128", "English"]
     assert "51.2 (authors of PE-Core)" in next(line for line in lines if line.startswith("PE-Core-bigG-14-448/meta"))
     assert "R@1, as published: zero-shot, text to video" in out
     assert "Recommended, by short names (no result was measured by vidret; frames a second on one core):" in out

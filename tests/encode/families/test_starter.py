@@ -19,6 +19,7 @@ from tests.tool_loading import load_tool
 from vidret.encode.encoder import check_encoder
 from vidret.encode.families import starter
 from vidret.encode.families import starter as starter_module
+from vidret.encode.families.colours import LENGTH
 from vidret.encode.families.efficientnet import (
     RELU6,
     LiteTrunk,
@@ -29,7 +30,7 @@ from vidret.encode.families.efficientnet import (
 )
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.starter import CLASS_VECTORS, CLASSIFIER, StarterEncoder, note_language
-from vidret.encode.sentences import find_weights, load_sentence_encoder
+from vidret.encode.sentences import DIM, find_weights, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.errors import EncoderError
 from vidret.types import Frames
@@ -131,11 +132,12 @@ def test_a_frame_mixes_classes_by_squared_logits(encoder: StarterEncoder, weight
     layer, centred = make_standardiser(weights).double(), classes - classes.mean(0)
     (embedding,) = encoder.encode_frames([frames], tokens=True)
     assert embedding.tokens is not None
+    rows, tokens = (units[..., :DIM] * math.hypot(1, LENGTH) for units in (embedding.frames, embedding.tokens))
     for index, feature in enumerate(features):
         regions = [feature[:, row, column] for row in range(7) for column in range(7)]
         mixed = [naive_mixture(layer(pooled).numpy(), centred) for pooled in (torch.stack(regions).mean(0), *regions)]
-        np.testing.assert_allclose(embedding.frames[index], mixed[0], atol=1e-4)
-        np.testing.assert_allclose(embedding.tokens[49 * index :][:49], mixed[1:], atol=1e-4)
+        np.testing.assert_allclose(rows[index], mixed[0], atol=1e-4)
+        np.testing.assert_allclose(tokens[49 * index :][:49], mixed[1:], atol=1e-4)
 
 
 @torch.no_grad()
@@ -148,8 +150,9 @@ def test_a_text_is_its_mean_word_centred_by_the_classes(encoder: StarterEncoder)
         mean = torch.stack([*states]).sum(0) / len(states)
         sentence = mean / mean.norm() - middle
         words = (states[1:-1] if len(states) > 2 else states) - middle
-        np.testing.assert_allclose(embedding.sentence, sentence / sentence.norm(), atol=1e-5)
-        np.testing.assert_allclose(embedding.words, words / words.norm(dim=1, keepdim=True), atol=1e-4)
+        np.testing.assert_allclose(embedding.sentence[:DIM], sentence / sentence.norm(), atol=1e-5)
+        np.testing.assert_allclose(embedding.words[:, :DIM], words / words.norm(dim=1, keepdim=True), atol=1e-4)
+        assert not embedding.words[:, DIM:].any(), "no colour is named"
 
 
 def test_bfloat16_is_close_to_float32(encoder: StarterEncoder) -> None:

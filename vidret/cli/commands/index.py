@@ -255,8 +255,9 @@ def suggest_model() -> None:
         return
     good = RECOMMENDED["good"]
     print_message(
-        "Using the built-in starter encoder, which knows objects and scenes. --model good also finds actions and "
-        f"relations: a download of {good.size_bytes / 1e9:.1f} GB, once, and {GOOD_COST} times the work of encoding."
+        "Using the built-in starter encoder, which knows objects, scenes and colours. --model good also finds "
+        f"actions and relations: a download of {good.size_bytes / 1e9:.1f} GB, once, and {GOOD_COST} times the work of "
+        "encoding."
     )
 
 

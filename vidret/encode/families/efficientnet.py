@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidret.encode.encoder import encode_each_frame, normalise_pixels
+from vidret.encode.families.colours import add_picture_colours, measure_colours
 from vidret.types import Frames, SegmentEmbedding
 
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
@@ -83,13 +84,18 @@ class StarterImages:
 
     def _encode_images(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Encode uint8 (frame, height, width, 3): frames (frame, dim), and with ``tokens`` regions (frame, 49, dim)."""
-        features = self._trunk(normalise_pixels(pixels.to(self._device), MEAN, STD, torch.float32))
+        pixels = pixels.to(self._device)
+        features = self._trunk(normalise_pixels(pixels, MEAN, STD, torch.float32))
+        shares = measure_colours(pixels, features.shape[-1])
         pooled = reduce(features, "frame dim row column -> frame dim", "mean")
-        frames = mix_classes(self._standardise(pooled), self._classes).cpu()
+        frames = self._embed(pooled, shares.mean(1))
         if not tokens:
             return frames, None
         regions = rearrange(features, "frame dim row column -> frame (row column) dim")
-        return frames, mix_classes(self._standardise(regions), self._classes).cpu()
+        return frames, self._embed(regions, shares)
+
+    def _embed(self, features: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        return add_picture_colours(mix_classes(self._standardise(features), self._classes), shares).cpu()
 
 
 def mix_classes(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

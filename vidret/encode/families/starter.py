@@ -9,6 +9,8 @@ differ: the paper takes the ten most probable classes, here a class is weighted 
 w = max(0, (logit - mean) / deviation)^2. Mean and deviation of a logit come from the classifier itself: its last batch
 normalisation describes the training set's features as normal distributions, whose mean and variance after ReLU6 have a
 closed form. Thus a frame's vector does not depend on other indexed frames.
+
+Further dimensions are of basic colours (``colours``).
 """
 
 import hashlib
@@ -25,8 +27,10 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from vidret.devices import CPU
+from vidret.encode.families.colours import IDENTITY, NUM_ADDED, add_text_colours, find_colours
 from vidret.encode.names import STARTER, ModelName
 from vidret.encode.sentences import (
+    DIM,
     SENTENCES,
     WheelFile,
     find_weights,
@@ -58,12 +62,12 @@ _is_read = ContextVar("whether what an encoder understands of texts matters", de
 
 
 class StarterEncoder:
-    """EfficientNet-Lite2 and MiniLM, joined by the names of ImageNet classes; 384 dimensions.
+    """EfficientNet-Lite2 and MiniLM, joined by the names of ImageNet classes, and colours; 400 dimensions.
 
     Attributes are those of ``Encoder``, and ``device``. Tokens are the 7 x 7 regions of each frame.
     """
 
-    dim = 384
+    dim = DIM + NUM_ADDED
     encodes_frames_alone = True
     resize = Resize(shorter=224, crop=224)
 
@@ -84,7 +88,7 @@ class StarterEncoder:
         self._centre = classes.mean(0)
         self._classes = classes - self._centre
         classes_sha256 = hashlib.sha256(CLASS_VECTORS.read_bytes()).hexdigest()
-        identity = (CLASSIFIER.sha256, SENTENCES.sha256, classes_sha256, self.resize, self.sampling)
+        identity = (CLASSIFIER.sha256, SENTENCES.sha256, classes_sha256, IDENTITY, self.resize, self.sampling)
         self.fingerprint = hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
 
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
@@ -107,9 +111,12 @@ class StarterEncoder:
             words, mask = model.embed(chunk)
             sentences = scale_to_unit(pool_words(words, mask) - self._centre)
             words = scale_to_unit(words - self._centre)
-            for text, sentence, row, real in zip(chunk, sentences, words, mask, strict=True):
-                inner = row[real][1:-1] if real.sum() > 2 else row[real]  # without the start and end tokens
-                embeddings.append(TextEmbedding(text, sentence, inner))
+            colours = [find_colours(encoding.tokens) for encoding in model.tokenize(chunk)]
+            sentences = add_text_colours(sentences, np.stack([named.max(0) for named in colours]))
+            for text, sentence, row, named, real in zip(chunk, sentences, words, colours, mask, strict=True):
+                inner = slice(1, -1) if real.sum() > 2 else slice(None)  # without the start and end tokens
+                coloured = add_text_colours(row[real][inner], named[real][inner])
+                embeddings.append(TextEmbedding(text, sentence, coloured))
         return embeddings
 
     @cached_property
