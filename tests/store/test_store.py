@@ -116,6 +116,15 @@ def test_second_writer_is_rejected_while_readers_continue(tmp_path: Path) -> Non
         assert seeds(again) == [0, 1, 2, 3]
 
 
+def test_an_index_is_not_written_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(tmp_path).close()
+    with monkeypatch.context() as full:
+        full.setattr("vidret.store.folder.write_at", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\)"):
+            Store.open(tmp_path, write=True)
+    Store.open(tmp_path, write=True).close()
+
+
 def test_other_encoder_is_rejected_and_the_lock_released(tmp_path: Path) -> None:
     create(tmp_path).close()
     again = f"to encode its videos again: vidret reindex --index {tmp_path} --model tower"

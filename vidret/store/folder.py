@@ -91,6 +91,18 @@ def explain_refusal(path: Path) -> Iterator[None]:
 _CONTENT = re.compile(rb"(\d+\n)?")
 
 
+def _lock(path: Path, handle: int) -> None:
+    """Lock an open file, and write the process id of the holder to it."""
+    is_locked, content = try_lock(handle), read_at(handle, 32, 0)
+    if not is_locked:
+        holder = content.decode("ascii", "replace").strip() or "unknown"
+        raise StoreError(f"{path.parent}: process {holder} is writing this index; wait for it to end")
+    if not _CONTENT.fullmatch(content):  # by a hard link it could be any file
+        raise StoreError(f"{path}: must hold only a process id, as the lock of an index does")
+    os.ftruncate(handle, 0)
+    write_at(handle, f"{os.getpid()}\n".encode(), 0)
+
+
 class WriteAccess:
     """The permission to change an index: the lock of its one writer; none for a reader.
 
@@ -109,18 +121,14 @@ class WriteAccess:
     def _acquire(self, path: Path) -> int:
         try:
             handle = open_handle(path, write=True)
-        except OSError as error:
+            self._close = weakref.finalize(self, os.close, handle)  # releases the lock of an abandoned writer
+            try:
+                _lock(path, handle)
+            except BaseException:
+                self._close()
+                raise
+        except OSError as error:  # such as on a full disk
             raise StoreError(f"{path.parent}: cannot be written ({error.strerror})") from error
-        self._close = weakref.finalize(self, os.close, handle)  # releases the lock of an abandoned writer
-        if not try_lock(handle):
-            holder = read_at(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            self._close()
-            raise StoreError(f"{path.parent}: process {holder} is writing this index; wait for it to end")
-        if not _CONTENT.fullmatch(read_at(handle, 32, 0)):  # by a hard link it could be any file
-            self._close()
-            raise StoreError(f"{path}: must hold only a process id, as the lock of an index does")
-        os.ftruncate(handle, 0)
-        write_at(handle, f"{os.getpid()}\n".encode(), 0)
         # A forked child shares the lock, and would keep the index locked if it outlived a killed parent.
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._close)
