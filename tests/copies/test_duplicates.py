@@ -224,6 +224,18 @@ def test_a_stretch_of_a_stored_video_is_no_find_of_itself(engine: Engine, folder
     assert [Path(path).name for path in film.copies] == ["twin.mp4"]
 
 
+def test_of_a_video_whose_file_is_gone_no_footage_is_looked_for(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    film, mirrored = (shutil.copyfile(folder / name, tmp_path / name) for name in ("film.mp4", "mirrored.mp4"))
+    with Engine(tmp_path / "index", PatchEncoder()) as engine:
+        engine.index([film, mirrored])
+        film.unlink()
+        with pytest.raises(VidretError, match=r"film.mp4: does not exist"):
+            engine.find_footage(film)
+    assert not caplog.records
+
+
 def test_clips_that_cannot_be_used_and_whole_videos_are_refused(
     engine: Engine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

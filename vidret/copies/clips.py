@@ -58,7 +58,7 @@ class ClipFinder:
         """Return the ``k`` best stretches that show the footage of a clip, checked on decoded frames, best first.
 
         ``video`` is the id of the only video to look in. All stretches of a video are returned if ``repeated``, else
-        the best one.
+        the best one. Raise DecodeError if the clip, such as a video whose file is gone, has to be read and cannot be.
         """
         videos = {
             stored.id: stored for stored in self.store.videos.find(filters, ids=None if video is None else [video])
@@ -132,12 +132,17 @@ class ClipFinder:
 
 
 def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: FootageReader) -> SharedFootage | None:
-    """Return the footage of a clip that a video shows, by decoded frames; None without, or if they cannot be read."""
+    """Return the footage of a clip that a video shows, by decoded frames; None without, or if it cannot be read.
+
+    Raise DecodeError if the clip cannot be read.
+    """
     paths = [path for path in video.paths if may_exist(path)] or list(video.paths)  # to say that they cannot be read
     extents = Extent(clip.start, clip.end), video.extent
     try:
         verdict = confirm_alignment(alignment, clip.times.tolist(), (clip.path, paths[0]), extents, reader)
     except DecodeError as error:
+        if error.path == clip.path:
+            raise
         logger.warning("left out: %s: %s", strip_query(error.path), error.reason)
         return None
     if verdict is None or not verdict.moves:  # parts of still footage cannot be told apart
