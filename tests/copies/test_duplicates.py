@@ -20,6 +20,7 @@ from vidret.copies.candidates import find_partners, find_video_pairs, read_frame
 from vidret.copies.checking import FootageGuess, FootageReader, FootageVerdict
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
+from vidret.store.records import StoredVideo
 from vidret.types import CopiedFile, CopyGroup, Filters, Sampling
 
 
@@ -173,6 +174,21 @@ def test_a_link_is_no_copy_and_a_copied_film_with_a_part_is_one_group(
         assert len(asked) == len({*asked}) == 6, "each file is looked at once"
     (record,) = caplog.records
     assert record.getMessage().startswith("left out, 3 files are gone: "), "the link points nowhere now"
+
+
+def test_a_copy_begins_with_its_first_frame() -> None:
+    video = StoredVideo(
+        id=1,
+        paths=("/a.ts", "/b.ts"),
+        duration=9.0,
+        facts={"start": 1.5},
+        complete=True,
+        salvaged="",
+        num_segments=1,
+        changed=None,
+    )
+    (group,) = duplicates.group_copies([], {1: video}, None)
+    assert [(file.start, file.end) for file in group.files] == [(1.5, 9.0), (1.5, 9.0)]
 
 
 def test_paths_choose_whose_copies_are_listed(engine: Engine, folder: Path, groups: list[CopyGroup]) -> None:

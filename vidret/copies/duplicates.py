@@ -123,7 +123,7 @@ def describe_group(
     intact = [videos[video_id] for video_id in ids if not videos[video_id].salvaged]
     longest_s = max((video.extent.length for video in intact), default=0.0)
     best = max(ids, key=lambda video_id: (rank_quality(videos[video_id], longest_s), -video_id))
-    reached, waiting = {best: FootageLink(start=0.0, end=videos[best].duration)}, [best]
+    reached, waiting = {best: FootageLink(start=videos[best].extent.start, end=videos[best].extent.end)}, [best]
     while waiting:
         current = waiting.pop(0)
         for other, link in links.get(current, {}).items():
