@@ -302,6 +302,10 @@ def test_other_encoders_and_invalid_queries_are_rejected(engine: Engine, films: 
         Engine.open(engine.path, encoder=other)
     with pytest.raises(VidretError, match="head must be auto, none or the file of a head, got odd"):
         Engine(engine.path, ColourEncoder(), head="odd")
+    for name, rule in (("rerank", "auto, none, "), ("head", "auto, none or "), ("device", "auto, cpu, ")):
+        options: dict[str, Any] = {name: None}
+        with pytest.raises(VidretError, match=f"^{name} must be {rule}.*, got None$"):
+            Engine(tmp_path / "new", other, **options)
     for query in (" ", "...", '""', "@", "->"):
         with pytest.raises(VidretError, match="query must contain a word, got "):
             engine.search(query)

@@ -50,7 +50,7 @@ def choose_devices(names: str) -> list[str]:
 
     Raise DeviceError if this machine lacks one of them, or they are of different kinds.
     """
-    devices = [choose_device(name) for name in names.split(",")]
+    devices = [choose_device(name) for name in str(names).split(",")]
     if len({device.partition(":")[0] for device in devices}) > 1:
         raise DeviceError(f"devices must be of one kind, got {names}")
     return devices
@@ -73,7 +73,7 @@ def parse_device(name: str) -> tuple[str, int]:
     Raises:
         DeviceError: It is not a device name.
     """
-    kind, colon, digits = name.partition(":")
+    kind, colon, digits = str(name).partition(":")
     if name != AUTO and (kind not in (CPU, *ACCELERATORS) or (colon and not (digits.isascii() and digits.isdecimal()))):
         raise DeviceError(f"device must be auto, cpu, cuda, cuda:N, xpu, xpu:N or mps, got {name}")
     return kind, int(digits or 0)

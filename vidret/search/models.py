@@ -60,7 +60,7 @@ def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, hea
     if head == AUTO and recorded_head is None and HEAD_PART in parts:
         head = file
     is_head_given = head != AUTO
-    if is_head_given and head != NONE and not Path(head).is_file():
+    if is_head_given and head != NONE and not (isinstance(head, str | os.PathLike) and Path(head).is_file()):
         raise OptionError(f"head must be {AUTO}, {NONE} or the file of a head, got {head}")
     ranker = load_ranker(rerank, encoder, tokens=tokens)
     models = Models(

@@ -1,5 +1,6 @@
 """Rankers by their names: the default of an encoder, the training-free ones, and those of trained aligners."""
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -149,10 +150,9 @@ def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:
         )
     if name in RERANKERS:
         return make_untrained(name, encoder, tokens)
-    path = Path(name)
-    if not path.is_file():
+    if not isinstance(name, str | os.PathLike) or not Path(name).is_file():
         raise AlignerError(f"rerank must be {', '.join((AUTO, *RERANKERS))} or the file of an aligner, got {name}")
-    return load_trained(path, encoder, tokens)
+    return load_trained(Path(name), encoder, tokens)
 
 
 def check_ranker(ranker: Ranker, encoder: Encoder) -> None:
