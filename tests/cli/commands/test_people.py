@@ -58,8 +58,9 @@ def test_tracks_are_shown_split_rejected_and_undone(run: Runner, tmp_path: Path)
     run.out("people", "merge", "mum", "4")
     run.out("people", "not", "mum", tracks[0]["id"])
     assert len(run.json("people", "show", "mum")) == 1
-    for message in ("undone", "undone", "undone", "undone", "nothing to undo"):
-        assert message in run.err("people", "undo")
+    changes = [f"not mum {tracks[0]['id']}", "merge mum 4", f"split mum {tracks[0]['id']}", "name 2 mum"]
+    for message in (*(f"undone: {change}" for change in changes), "there is nothing to undo"):
+        assert run.err("people", "undo") == message
     assert [row["name"] for row in run.json("people")] == ["", ""]
 
 

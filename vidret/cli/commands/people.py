@@ -164,7 +164,8 @@ def hide_person(
 
 def undo_change(index: OnlyIndexOption = DEFAULT_INDEX) -> None:
     """Undo the last name, merge, split, not or hide."""
-    print_message("undone" if open_persons(index).undo() else "there is nothing to undo")
+    undone = open_persons(index).undo()
+    print_message(f"undone: {undone}" if undone else "there is nothing to undo")
 
 
 def export_person(person: PersonArgument, index: OnlyIndexOption = DEFAULT_INDEX) -> None:

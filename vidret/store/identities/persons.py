@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import re
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,7 +120,7 @@ class Persons:
                 raise VidretError(
                     f"@{handle} is a taught concept: name the person otherwise, or vidret forget {handle}"
                 )
-        with self._change([key]) as identities:
+        with self._change([key], "name", person, name) as identities:
             if handle and list_handles(identities).get(handle, key) != key:
                 raise VidretError(f"@{handle} is another person: vidret people merge {handle} {key} makes them one")
             identities.database.run("UPDATE persons SET name = ? WHERE id = ?", " ".join(name.split()), key)
@@ -127,7 +128,7 @@ class Persons:
     def hide(self, person: str | int, *, hidden: bool = True) -> None:
         """Hide a person from lists, or show it again."""
         key = self.find(person)
-        with self._change([key]) as identities:
+        with self._change([key], "hide", person, *(() if hidden else ("--show",))) as identities:
             identities.database.run("UPDATE persons SET hidden = ? WHERE id = ?", hidden, key)
 
     def merge(self, person: str | int, others: Sequence[str | int]) -> None:
@@ -136,7 +137,7 @@ class Persons:
         if len(keys) == 1:
             raise VidretError(f"persons to merge must be several, got {person} alone")
         kept, gone = keys[0], ids_to_json(keys[1:])
-        with self._change(keys) as identities:
+        with self._change(keys, "merge", person, *others) as identities:
             database = identities.database
             names = dict(database.rows(f"SELECT id, name FROM persons WHERE id IN {IN_IDS}", ids_to_json(keys)))
             database.run(f"UPDATE assignments SET person = ? WHERE person IN {IN_IDS}", kept, gone)
@@ -149,7 +150,7 @@ class Persons:
     def split(self, person: str | int, tracks: Collection[int]) -> int:
         """Move tracks of a person to a new person, and return its id; neither ever gets a track of the other again."""
         key = self.find(person)
-        with self._change([key]) as identities:
+        with self._change([key], "split", person, *tracks) as identities:
             database, moved = identities.database, self._check_own(identities, key, tracks)
             new = int(database.value(ADD_PERSON, "", 0))
             sql = f"UPDATE assignments SET person = ?, by_user = 1, score = 0 WHERE track IN {IN_IDS}"
@@ -162,7 +163,7 @@ class Persons:
     def reject(self, person: str | int, tracks: Collection[int]) -> None:
         """Take tracks from a person for good, and also tracks that are then no longer close to its others."""
         key = self.find(person)
-        with self._change([key]) as identities:
+        with self._change([key], "not", person, *tracks) as identities:
             database, moved = identities.database, self._check_own(identities, key, tracks)
             database.run(f"DELETE FROM assignments WHERE track IN {IN_IDS}", moved)
             database.run_many("INSERT OR IGNORE INTO rejections VALUES (?, ?)", [(track, key) for track in tracks])
@@ -181,13 +182,13 @@ class Persons:
                 database.run(f"DELETE FROM assignments WHERE track IN {IN_IDS}", ids_to_json(lost))
         self.group()
 
-    def undo(self) -> bool:
-        """Undo the last change by the user; return whether there was one."""
+    def undo(self) -> str:
+        """Undo the last change by the user, and return it as a command, such as ``merge 3 7``; '' if there is none."""
         with self._open(write=True) as identities, identities.change():
             database = identities.database
             last = database.rows("SELECT id, before FROM changes ORDER BY id DESC LIMIT 1")
             if not last:
-                return False
+                return ""
             before = json.loads(last[0][1])
             database.run("DELETE FROM changes WHERE id = ?", last[0][0])
             concerned = ids_to_json(before["concerned"])
@@ -200,7 +201,7 @@ class Persons:
                     database.run(f"INSERT OR REPLACE INTO {table} SELECT {marks} {exists}", *row)
             identities.drop_empty_persons(named=False)
         self.group()
-        return True
+        return str(before.get("command", "a change"))
 
     def forget(self, person: str | int) -> int:
         """Erase all stored data of a person; return the number of tracks."""
@@ -288,8 +289,8 @@ class Persons:
         return IdentityStore.open(self._index, write=write)
 
     @contextmanager
-    def _change(self, persons: Sequence[int]) -> Iterator[IdentityStore]:
-        """Commit the block's changes of persons, all or none, with their previous state for ``undo``."""
+    def _change(self, persons: Sequence[int], *command: object) -> Iterator[IdentityStore]:
+        """Commit the block's changes of persons, all or none; their previous state and the command serve ``undo``."""
         with self._open(write=True) as identities, identities.change():
             database, keys = identities.database, ids_to_json(persons)
             before: dict[str, Any] = {
@@ -299,7 +300,7 @@ class Persons:
             last = database.value("SELECT max(id) FROM persons")
             yield identities
             new = [key for (key,) in database.rows("SELECT id FROM persons WHERE id > ?", last)]
-            before["concerned"] = [*persons, *new]
+            before |= {"concerned": [*persons, *new], "command": shlex.join(map(str, command))}
             database.run("INSERT INTO changes (before) VALUES (?)", json.dumps(before))
             database.run("DELETE FROM changes WHERE id <= (SELECT max(id) FROM changes) - ?", MAX_UNDONE)
 
