@@ -28,8 +28,8 @@ from vidret.search.collections import extend_list, list_collections, store_colle
 from vidret.store.lookup import look_up_video
 from vidret.store.rows_file import COLLECTIONS, pick_collection
 from vidret.store.store import Store
-from vidret.text import display_path, format_count, format_time
-from vidret.types import Hit, ListedMoment, LocateOptions, Moment, SavedCollection, as_moments
+from vidret.text import display_path, format_count, format_time, show_path
+from vidret.types import Hit, ListedMoment, LocateOptions, Moment, SavedCollection, as_moments, to_row
 
 group = add_group("collection")
 
@@ -69,8 +69,13 @@ def show_kept_command(*, name: NameArgument, index: IndexOption = DEFAULT_INDEX,
     else:
         if collection.finds and not results:
             print_message(nothing)
-        title = collection.query if collection.finds and shape.form == "csv" else name
-        print_moments(as_moments(results), title, shape, first_rank=first_rank)
+        title = collection.query if collection.finds and shape.form in ("csv", "json") else name
+        moments = as_moments(results)
+        if shape.form == "json":
+            rows = [to_row(moment, "json", show_path) for moment in moments]
+            print_json([{"rank": rank, "query": title, **row} for rank, row in enumerate(rows, start=first_rank)])
+        else:
+            print_moments(moments, title, shape, first_rank=first_rank)
 
 
 @group.command("add")
