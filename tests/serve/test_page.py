@@ -1570,7 +1570,15 @@ def test_adding_and_undoing_heed_what_somebody_else_changed(look: Look, lists: E
     lists.add_to_list("My list", lists.locate(BUNNY, 1))
     page.get_by_role("button", name="Lists").click()
     expect(page.get_by_role("list", name="Moments of the list").get_by_role("listitem")).to_have_count(2)
-    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+    undo = page.get_by_role("button", name="Undo")
+    expect(undo).to_be_disabled()
+    lists.add_to_list("My list", lists.locate(BIKES, 1))
+    moments = list_moments(lists, "My list")
+    page.get_by_role("button", name="Remove list").click()
+    expect(page.get_by_role("list", name="Moments of the list").get_by_role("listitem")).to_have_count(0)
+    undo.click()
+    expect(page.get_by_role("list", name="Moments of the list").get_by_role("listitem")).to_have_count(3)
+    assert list_moments(lists, "My list") == moments
 
 
 def test_who_may_only_read_is_offered_no_changes(look: Look, lists: Engine, servers: ExitStack) -> None:

@@ -126,6 +126,7 @@ async function apply(edit, { isUndo = false, isShown = false, focused = "" }) {
 }
 
 async function removeList() {
+  await look();
   const { moments } = atHand();
   try {
     kept = (await ask(pathOf(name), { method: "DELETE" })).collections;
