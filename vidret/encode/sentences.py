@@ -14,7 +14,6 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -333,8 +332,7 @@ def list_words(prefix: str) -> list[str]:
     ['zebra']
     """
     words = _sort_words()
-    start = bisect_left(words, prefix)
-    return list(takewhile(lambda word: word.startswith(prefix), islice(words, start, None)))
+    return words[bisect_left(words, prefix) : bisect_left(words, f"{prefix}\U0010ffff")]
 
 
 @lru_cache(maxsize=1)

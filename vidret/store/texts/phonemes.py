@@ -153,7 +153,8 @@ def _align(said: str, heard: Sequence[str]) -> Float64[np.ndarray, "text place"]
 
 def _encode_symbols(texts: Sequence[str]) -> Int64[np.ndarray, "text place"]:
     """Return phonemes as numbers, padded to one length."""
-    codes = np.full((len(texts), max(map(len, texts), default=0)), _PADDING)
-    for row, text in enumerate(texts):
-        codes[row, : len(text)] = _CODES[np.frombuffer(text.encode("ascii", "replace"), np.uint8)]
+    lengths = np.array([len(text) for text in texts], np.int64)
+    codes = np.full((len(texts), lengths.max(initial=0)), _PADDING)
+    symbols = np.frombuffer("".join(texts).encode("ascii", "replace"), np.uint8)
+    codes[np.arange(codes.shape[1]) < lengths[:, None]] = _CODES[symbols]
     return codes
