@@ -30,6 +30,10 @@ def search(index: TextIndex, said: str, allowed: bytes | None = None) -> list[in
     return list(index.spoken.search(pronounce([said])[0], 10, allowed))
 
 
+def read(index: TextIndex, ids: list[int]) -> list[str]:
+    return index.read(np.array(ids), [TEXTS.get(key, "") for key in ids])[1]
+
+
 def test_text_that_sounds_alike_is_first(index: TextIndex) -> None:
     assert search(index, "goalkeeper has signed")[0] == text_id(1, 0)
     assert search(index, "Kubernetes")[0] == text_id(2, 0)
@@ -42,15 +46,17 @@ def test_only_allowed_tracks_are_searched(index: TextIndex) -> None:
 
 
 def test_phonemes_of_spoken_texts_are_read(index: TextIndex) -> None:
-    read = index.spoken.read(np.array([text_id(1, 1), UNSPOKEN, 77]))
-    assert read == {text_id(1, 1): pronounce([TEXTS[text_id(1, 1)]])[0]}
+    assert read(index, [text_id(1, 1), UNSPOKEN, 77]) == [pronounce([TEXTS[text_id(1, 1)]])[0], "", ""]
 
 
 @pytest.mark.parametrize("value", ["NULL", "'A' || char(10)"])
 def test_a_text_with_damaged_phonemes_leaves_the_others_theirs(index: TextIndex, value: str) -> None:
     index._database.run(f"UPDATE spoken_content SET c1 = {value} WHERE id = {text_id(1, 0)}")
-    assert index.spoken.read(np.array([text_id(1, 0)])) == {}
-    assert index.spoken.read(np.array(list(TEXTS))).keys() == TEXTS.keys() - {UNSPOKEN, text_id(1, 0)}
+    assert read(index, [text_id(1, 0)]) == [""]
+    assert [key for key, phonemes in zip(TEXTS, read(index, [*TEXTS]), strict=True) if not phonemes] == [
+        text_id(1, 0),
+        UNSPOKEN,
+    ]
 
 
 def test_removed_and_replaced_texts_are_not_found(index: TextIndex) -> None:
@@ -68,6 +74,19 @@ def test_runs_that_many_texts_have_are_joined(index: TextIndex, monkeypatch: pyt
     monkeypatch.setattr(spoken, "MAX_LISTED", 30)
     assert search(index, "Kubernetes") == [text_id(2, 0)]
     assert search(index, "Cooper saw") == []
+
+
+def test_runs_that_many_texts_have_are_found_once_few_have_them(
+    index: TextIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = {text_id(3, number): "Cooper saw that" for number in range(40)}
+    index.add(many.items(), many)
+    monkeypatch.setattr(spoken, "MAX_LISTED", 30)
+    assert search(index, "Cooper saw") == search(index, "Cooper saw") == []
+    assert search(index, "Cooper saw", bytes([0, 0, 0, 1])) == []
+    index.remove([*many][5:])
+    index.terms("any query")
+    assert search(index, "Cooper saw") == [*many][:5]
 
 
 def test_runs_that_few_allowed_texts_have_are_not_joined(index: TextIndex, monkeypatch: pytest.MonkeyPatch) -> None:

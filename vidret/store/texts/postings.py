@@ -4,13 +4,16 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 MAX_TEXTS = 1 << 24  # of one track
-# SQL of ``keep_allowed``, with its bytes as ?3: whether a text may be returned.
-IS_ALLOWED = f"(?3 IS NULL OR substr(?3, rowid / {MAX_TEXTS} + 1, 1) = x'01')"
 
 
 def text_id(track_id: int, number: int) -> int:
     """Return the id of a text in the full-text index."""
     return track_id * MAX_TEXTS + number
+
+
+def express_allowed(allowed: bytes | None) -> str:
+    """Return ``keep_allowed`` as SQL, with its bytes as ?3; all are allowed by a condition that is tested only once."""
+    return "?3 IS NULL" if allowed is None else f"substr(?3, rowid / {MAX_TEXTS} + 1, 1) = x'01'"
 
 
 def keep_allowed(ids: Int64[np.ndarray, " id"], allowed: bytes | None) -> Bool[np.ndarray, " id"]:

@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from vidret.store.catalog.database import Database
-from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.texts.phonemes import PHONEMES, SYMBOLS, pronounce
-from vidret.store.texts.postings import IS_ALLOWED, read_ids, spread_over_tracks
+from vidret.store.texts.postings import express_allowed, read_ids, spread_over_tracks
 from vidret.text import format_count
 
 # Consonants that may be heard for each other; misheard words often keep them. Vowels, H and Y are left out.
@@ -44,6 +43,7 @@ class SpokenIndex:
     def __init__(self, database: Database) -> None:
         """Use a database with the table of ``create``."""
         self._database = database
+        self.frequent = set[str]()  # expressions that more than ``MAX_LISTED`` texts match
 
     def create(self) -> None:
         """Create the table anew; the checksums are of what the full-text index does not verify itself."""
@@ -78,14 +78,6 @@ class SpokenIndex:
         num_damaged = self._database.value(sql)
         return [f"the phonemes of {format_count(num_damaged, 'text')} are damaged"] if num_damaged else []
 
-    def read(self, ids: Int64[np.ndarray, " id"]) -> dict[int, str]:
-        """Return the phonemes of those texts that are spoken."""
-        is_intact = "typeof(c1) = 'text' AND instr(c1, char(10)) = 0"
-        columns = "group_concat(id), group_concat(c1, char(10))"
-        sql = f"SELECT {columns} FROM spoken_content WHERE id IN {IN_IDS} AND {is_intact}"
-        keys, phonemes = self._database.rows(sql, ids_to_json(ids))[0]
-        return dict(zip(read_ids(keys).tolist(), (phonemes or "").split("\n"), strict=False))  # "" where there is none
-
     def search(self, phonemes: str, k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
         """Return the ids of the ``k`` texts that share the most, and the rarest, runs of consonants with phonemes.
 
@@ -107,10 +99,15 @@ class SpokenIndex:
         self, runs: Sequence[str], size: int, allowed: bytes | None
     ) -> tuple[Int64[np.ndarray, " id"], int]:
         """Return the texts with the first runs, at least ``size - 1``, and their number; none if all have many."""
-        rows = f"SELECT rowid FROM spoken WHERE spoken MATCH ?1 AND {IS_ALLOWED} LIMIT ?2"
+        rows = f"SELECT rowid FROM spoken WHERE spoken MATCH ?1 AND {express_allowed(allowed)} LIMIT ?2"
+        frequent = self.frequent  # another thread may replace the attribute
         for joined in range(max(size - 1, 1), len(runs) + 1):
             values = " AND ".join(runs[:joined]), MAX_LISTED + 1, allowed
+            if allowed is None and values[0] in frequent:
+                continue
             listed = read_ids(self._database.value(f"SELECT group_concat(rowid) FROM ({rows})", *values))
             if len(listed) <= MAX_LISTED:
                 return listed, joined
+            if allowed is None:
+                frequent.add(values[0])
         return np.zeros(0, np.int64), size

@@ -319,10 +319,8 @@ class TextStore:
             kept, vectors, rows = kept[rows >= 0], vectors[rows >= 0], rows[rows >= 0]
         tracks, texts = snapshot.videos.ids[segments.video_rows[rows]], [words[key] for key in kept.tolist()]
         text_ids = tracks * MAX_TEXTS + segments.numbers[rows]
-        stems, spoken = self.index.read_stems(text_ids, texts), self.index.spoken.read(text_ids)
-        phonemes = [spoken.get(key, "") for key in text_ids.tolist()]
         columns = (column.tolist() for column in (kept, tracks, segments.starts[rows], segments.ends[rows]))
-        return list(map(FoundText, *columns, texts, stems, phonemes)), widen_rows(vectors)
+        return list(map(FoundText, *columns, texts, *self.index.read(text_ids, texts))), widen_rows(vectors)
 
     def find_owners(self, pictures: Store, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
         """Return the video and the source of tracks; see ``TrackOwners``."""
