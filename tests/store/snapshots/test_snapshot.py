@@ -295,6 +295,18 @@ def test_a_clock_set_back_hides_no_change(stores: tuple[Store, Store], monkeypat
     assert columns(reader.snapshot()) == columns(writer.snapshot())
 
 
+def test_a_repair_after_a_clock_was_set_back_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with create(tmp_path) as store:
+        add_video(store, "v0", seed=0)
+        store._catalog.database.run("UPDATE segments SET row_sum = row_sum + 1 WHERE number = 1")
+    with Store.open(tmp_path) as reader:
+        assert len(reader) == 4
+        with monkeypatch.context() as clock:
+            clock.setattr("vidret.store.snapshots.changes.time.time_ns", lambda: 10**18)
+            assert len(Store.repair_catalog(tmp_path)) == 1
+        assert len(reader) == 3
+
+
 def test_what_is_deleted_is_not_saved_for_ever(stores: tuple[Store, Store], tmp_path: Path) -> None:
     writer, _ = stores
     writer.upkeep.save_vectors()

@@ -115,7 +115,7 @@ class Snapshots:
 
     def _read(self, position: Position) -> Snapshot:
         old = self._builder.position
-        if old.last < position.start or old.segment > position.segment:
+        if not position.start <= old.last <= position.last or old.segment > position.segment:  # also after a repair
             saved = self._load(position)
             self._builder = SnapshotBuilder() if saved is None else SnapshotBuilder.restore(*saved)
         try:
