@@ -174,13 +174,13 @@ def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[s
     files = list((folder / FEATURES).glob("*"))
     if not any(path.stat().st_size for path in files) and not Store.exists(folder):
         return []  # nothing was ever stored; its creation may have been interrupted
-    if repair and not files:
-        Store.open(folder, write=True).close()  # creates files of zeros, which fail their checksums
     try:
         lost_rows = Store.repair_catalog(folder) if repair else []
     except StoreError as error:
         way_out = f"delete {folder}, and read the words again with vidret index --words on"
         raise StoreError(str(error).replace(NEW_INDEX, way_out)) from error
+    if repair:
+        Store.open(folder, write=True).close()  # replaces missing files by zeros, which fail their checksums
     with TextStore.open(index) as texts:
         bad_index = _check_index(texts, folder / INDEX)
     if bad_index and repair:
