@@ -100,6 +100,7 @@ class Match(NamedTuple):
         text: The matching text; empty for pictures, as are the fields below.
         stems: The stems that it shares with the clause, without stop words.
         cover: Share of the information of the clause's words that the text has, in 0..1.
+        misheard: The phonemes of the clause, if the text shares no word with it, but sounds like it; empty otherwise.
     """
 
     video_id: int
@@ -110,6 +111,7 @@ class Match(NamedTuple):
     text: str = ""
     stems: frozenset[str] = frozenset()
     cover: float = 0.0
+    misheard: str = ""
 
     @property
     def is_silent(self) -> bool:

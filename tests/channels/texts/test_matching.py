@@ -186,8 +186,8 @@ def test_misheard_words_are_found_by_their_sound(matcher: TextMatcher) -> None:
     row = int(found.likeness.argmax())
     assert found.texts[row].text == SAID[-1]
     assert found.likeness[row] > 5 > 0 > np.delete(found.likeness, row).max()
-    assert matcher.find_misheard(found, row) == {"cooper", "netti"}
-    assert matcher.find_misheard(found, 1 - min(row, 1)) == set()
+    assert matcher.find_misheard(found.list_misheard()[row], SAID[-1]) == {"cooper", "netti"}
+    assert not any(np.delete(found.list_misheard(), row))
 
 
 @pytest.mark.parametrize(

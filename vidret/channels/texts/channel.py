@@ -177,7 +177,7 @@ class TextChannel:
             evidence = rate_texts(clause, matches, text_sources, levels, compared=query.sources, scale=background.scale)
             if new := set(video_ids) - self._intact - {-1}:
                 self._intact |= self._pictures.videos.find_intact(new)
-            cover, nats = matches.cover.tolist(), evidence.tolist()
+            cover, nats, misheard = matches.cover.tolist(), evidence.tolist(), matches.list_misheard()
             for row in np.argsort(-evidence, kind="stable").tolist():
                 video_id, source = video_ids[row], text_sources[row]
                 if video_id not in self._intact or source not in query.sources:
@@ -185,9 +185,8 @@ class TextChannel:
                 if video_id not in rated:
                     rated[video_id] = [[] for _ in query.clauses]
                 start, end, text = texts[row][2:5]
-                stems = matches.stems[row] or self._matcher.find_misheard(matches, row)
-                match = Match(video_id, source, start, end, nats[row], text, stems, cover[row])
-                rated[video_id][index].append(match)
+                found_words = matches.stems[row], cover[row], misheard[row]
+                rated[video_id][index].append(Match(video_id, source, start, end, nats[row], text, *found_words))
         return rated
 
     def holds(self, text: str) -> bool:
@@ -201,7 +200,8 @@ class TextChannel:
 
     def mark(self, match: Match) -> tuple[tuple[int, int], ...]:
         """Return the spans of the clause's words in a match, as start and end in characters."""
-        return self.texts.index.find_words(match.text, match.stems)
+        stems = self._matcher.find_misheard(match.misheard, match.text) if match.misheard else match.stems
+        return self.texts.index.find_words(match.text, stems)
 
     @property
     def sources(self) -> Set[TextSource]:

@@ -76,6 +76,13 @@ class TextMatches:
     num_words: int = 1
     said: str = ""
 
+    def list_misheard(self) -> list[str]:
+        """Return the phonemes of the clause for each text that shares no word with it, but sounds like it; else ''."""
+        likeness = self.likeness.tolist()
+        return [
+            self.said if like > LIKE and not stems else "" for like, stems in zip(likeness, self.stems, strict=True)
+        ]
+
 
 class TextMatcher:
     """Finds and scores the texts of one index."""
@@ -159,14 +166,12 @@ class TextMatcher:
         said = [pronounce_clause(clause) for clause in clauses]
         return self._score(clauses, vectors, typical, num_texts, terms, said, found)
 
-    def find_misheard(self, matches: TextMatches, row: int) -> frozenset[str]:
-        """Return the stems of the words of a text that sound like its clause; none unless they do."""
-        if matches.likeness[row] <= LIKE:  # almost all texts
-            return frozenset()
-        text, heard = matches.texts[row], list[str]()
-        start, end = locate_phonemes(matches.said, text.phonemes)
-        words, place = text.text.split(), 0
-        for word, phonemes in zip(words, pronounce(words), strict=True):
+    def find_misheard(self, said: str, text: str) -> frozenset[str]:
+        """Return the stems of the words of a text that sound like the phonemes of a clause."""
+        words, heard, place = text.split(), list[str](), 0
+        pronounced = pronounce(words)
+        start, end = locate_phonemes(said, "".join(pronounced))
+        for word, phonemes in zip(words, pronounced, strict=True):
             if min(end, place + len(phonemes)) - max(start, place) > len(phonemes) / 2:
                 heard.append(word)
             place += len(phonemes)
