@@ -88,6 +88,19 @@ def test_words_of_copies_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.
         assert engine.index([tmp_path / "films"], words=words).texts == {"subtitles": 1}
 
 
+def test_subtitles_beside_one_of_two_touched_copies_stay(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "films" / "a.mp4", ("red", 2))
+    copy = Path(shutil.copy(film, film.with_name("b.mp4")))
+    copy.with_suffix(".srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
+    words = WordsOptions(sources=("subtitles",))
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        for _ in range(2):
+            engine.index([film.parent], words=words, workers=1)
+            assert [text.text for text in engine.transcript(film)] == ["hello"]
+            film.touch()
+            copy.touch()
+
+
 def test_model_is_not_used_if_nothing_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mosaic(tmp_path / "films" / "a.mp4", 2, seed=0)
     Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia").index([tmp_path / "films"])

@@ -203,8 +203,10 @@ class WordsRun:
         self.store, self.sounds = store, sounds
         self._options, self._retry_failed, self._are_checked = options, retry_failed, are_checked
         self._sidecars = Sidecars()
-        tracks = [track for track in store.tracks() if track.complete]
-        self._complete = {(track.fingerprint, track.source, track.model): track.note for track in tracks}
+        self._complete = defaultdict[tuple[str, str], dict[str, str]](dict)  # notes by model
+        for track in store.tracks():
+            if track.complete:
+                self._complete[track.fingerprint, track.source][track.model] = track.note
         self._lock = threading.Lock()
         self._counts: defaultdict[TextSource, int] = defaultdict(int)
 
@@ -251,7 +253,7 @@ class WordsRun:
         """Mark a track as complete, with a note if not everything was read."""
         self.store.finish(track, note=note)
         with self._lock:  # without the note: once per run is enough
-            self._complete[track.fingerprint, track.source, track.model] = ""
+            self._complete[track.fingerprint, track.source] = {track.model: ""}  # it replaces those of other models
             self._counts[track.source] += 0
 
     def counts(self) -> dict[TextSource, int]:
@@ -265,7 +267,8 @@ class WordsRun:
     def _find_wanted(self, fingerprint: str, sidecars: Iterable[str]) -> dict[TextSource, str]:
         """Return the models of the tracks that have to be read, by source."""
         models = self._options.models(digest_sidecars(sidecars))
-        notes = {source: self._complete.get((fingerprint, source, models[source])) for source in models}
+        known = {source: self._complete.get((fingerprint, source), {}) for source in models}
+        notes = {source: known[source].get(models[source]) for source in models}
         return {
             source: model
             for source, model in models.items()
