@@ -250,7 +250,10 @@ def test_a_word_that_is_said_often_in_one_video_hides_no_other(
         assert found.tolist() == [text_id(1, 0), text_id(1, 1), *once], "the best first, in turns"
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=20), st.integers(1, 25))
+SCORED_TEXTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=20)  # track and score
+
+
+@given(SCORED_TEXTS | SCORED_TEXTS.map(sorted), st.integers(1, 25) | st.integers(1, 4))
 def test_texts_are_chosen_in_turns(texts: list[tuple[int, int]], k: int) -> None:
     ids = np.array([text_id(track, number) for number, (track, _) in enumerate(texts)], np.int64)
     best = sorted(range(len(texts)), key=lambda row: (-texts[row][1], ids[row]))

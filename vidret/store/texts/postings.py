@@ -32,14 +32,19 @@ def spread_over_tracks(
     """Return the rows of ``k`` texts, best first: the best of each track, then the second best, and so on.
 
     Without turns, a video in which a word is said often would hide all others. Of equal scores, the lower ids count.
+    Many texts take a tenth of the time if their ids ascend.
     """
-    rows = np.lexsort((ids, -scores))
-    if len(ids) > k:
+    rows = np.arange(len(ids))
+    starts = np.flatnonzero(np.diff(ids // MAX_TEXTS, prepend=-1))
+    if len(starts) > k and (ids[1:] > ids[:-1]).all():  # only the best texts of the k best tracks can be chosen
+        rows = np.flatnonzero(scores >= np.partition(np.maximum.reduceat(scores, starts), -k)[-k])
+    rows = rows[np.lexsort((ids[rows], -scores[rows]))]
+    if len(rows) > k:
         tracks = ids[rows] // MAX_TEXTS
         by_track = np.argsort(tracks, kind="stable")
         firsts = np.flatnonzero(np.diff(tracks[by_track], prepend=-1))
-        turns = np.empty(len(ids), np.int64)
-        turns[by_track] = np.arange(len(ids)) - np.repeat(firsts, np.diff(firsts, append=len(ids)))
+        turns = np.empty(len(rows), np.int64)
+        turns[by_track] = np.arange(len(rows)) - np.repeat(firsts, np.diff(firsts, append=len(rows)))
         rows = rows[np.sort(np.argsort(turns, kind="stable")[:k])]
     return rows
 

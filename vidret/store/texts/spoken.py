@@ -89,7 +89,7 @@ class SpokenIndex:
         for place in range(len(runs)):
             listed, size = self._list_texts(runs[place : place + MAX_JOINED], size, allowed)
             lists.append(listed)
-        ids, rows = np.unique(np.concatenate(lists), return_inverse=True)
+        ids, _, rows = np.unique(np.concatenate(lists), return_index=True, return_inverse=True)  # by merging the lists
         weights = [np.full(len(listed), 1.0 / (1.0 + math.log1p(len(listed)))) for listed in lists]
         scores = np.bincount(rows, np.concatenate(weights), len(ids)).astype(np.float64)  # integers without any
         ranked: Int64[np.ndarray, " id"] = ids[spread_over_tracks(ids, scores, k)]
