@@ -110,6 +110,8 @@ def test_damaged_windows_are_left_out_and_named(tmp_path: Path) -> None:
     assert find_damaged_sounds(tmp_path, repair=False) == [
         f"{tmp_path / FILE}: the window of a at 1 s is damaged (checksum)"
     ]
+    with closing(sqlite3.connect(tmp_path / FILE)) as database, database:
+        database.execute("UPDATE windows SET start_s = 'one' WHERE start_s = 1")
     assert len(find_damaged_sounds(tmp_path, repair=True)) == 1
     assert find_damaged_sounds(tmp_path, repair=False) == []
     assert read_complete(tmp_path) == {("a", "speech"), ("b", "sound"), ("b", "speech")}, "the next run reads it again"

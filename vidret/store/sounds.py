@@ -127,13 +127,14 @@ def find_damaged_sounds(index: Path, *, repair: bool) -> list[str]:
         return []
     try:
         with SoundStore.open(index, write=repair) as sounds:
-            bad = sounds.database.rows(f"SELECT rowid, content, start_s FROM windows WHERE NOT {INTACT}")
+            columns = "rowid, content, printf('%g', start_s)"  # which may be no number
+            bad = sounds.database.rows(f"SELECT {columns} FROM windows WHERE NOT {INTACT}")
             if repair and bad:
                 with sounds.database.transaction():
                     sounds.database.run_many("DELETE FROM windows WHERE rowid = ?", [(row,) for row, _, _ in bad])
                 _read_again(index, {content for _, content, _ in bad})
             return [
-                f"{path}: the window of {content} at {start_s:g} s is damaged (checksum)" for _, content, start_s in bad
+                f"{path}: the window of {content} at {start_s} s is damaged (checksum)" for _, content, start_s in bad
             ]
     except StoreError as error:
         if repair:

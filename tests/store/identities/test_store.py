@@ -251,6 +251,23 @@ def test_a_file_with_other_statements_is_refused(tmp_path: Path, statement: str)
         assert not identities.is_read("a", FACES)
 
 
+def test_rows_that_lack_a_value_are_left_out_of_a_repaired_file(tmp_path: Path) -> None:
+    with IdentityStore.create(tmp_path) as identities:
+        ids = identities.write_tracks("a", FACES, make_tracks([0, 1]))
+    for statement in (
+        "UPDATE sqlite_master SET sql = replace(sql, 'content TEXT NOT NULL', 'content TEXT') WHERE name = 'readings'",
+        "UPDATE readings SET content = NULL",
+        "UPDATE sqlite_master SET sql = replace(sql, 'content TEXT', 'content TEXT NOT NULL') WHERE name = 'readings'",
+    ):
+        with closing(sqlite3.connect(tmp_path / FILE)) as connection, connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(statement)
+    assert len(find_damaged_identities(tmp_path, repair=True)) == 1
+    assert find_damaged_identities(tmp_path, repair=False) == []
+    with IdentityStore.open(tmp_path) as identities:
+        assert identities.columns().ids.tolist() == ids
+
+
 def test_a_file_that_is_no_database_is_replaced_only_on_repair(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"not a database, but many words" * 1000)
     for write in (False, True):

@@ -145,9 +145,11 @@ def _rebuild(path: Path) -> None:
         with closing(Database(path, write=False, lenient=True)) as old:
             intact = {sql for (sql,) in old.rows("SELECT sql FROM sqlite_master WHERE type = 'table'")}
             for table in (TABLES[statement] for statement in SCHEMA if statement in intact & TABLES.keys()):
-                names = [row[1] for row in old.rows(f"PRAGMA table_info({table})")]
-                condition = INTACT if table == "tracks" else "1"
-                rows[table] = names, old.rows(f"SELECT {', '.join(names)} FROM {table} WHERE {condition}")
+                columns = old.rows(f"PRAGMA table_info({table})")
+                names, condition = [row[1] for row in columns], INTACT if table == "tracks" else "1"
+                values = old.rows(f"SELECT {', '.join(names)} FROM {table} WHERE {condition}")
+                required = [place for place, column in enumerate(columns) if column[3]]  # SQLite takes them to be there
+                rows[table] = names, [row for row in values if all(row[place] is not None for place in required)]
     except StoreError:
         rows = {}
     remove_database(path)
