@@ -29,14 +29,16 @@ class Chat:
     headers: list[dict[str, str]] = field(default_factory=list)
 
 
-def say(text: str) -> Reply:
-    """Return a completion."""
-    return Reply(json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode())
+def say(text: str, end: str = "stop") -> Reply:
+    """Return a completion, which has ended for a reason."""
+    message = {"role": "assistant", "content": text}
+    return Reply(json.dumps({"choices": [{"message": message, "finish_reason": end}]}).encode())
 
 
-def stream(*pieces: str, is_complete: bool = True, more: bytes = b"") -> Reply:
-    """Return a streamed completion, with ``more`` at its end."""
-    events = [json.dumps({"choices": [{"delta": {"content": piece}}]}) for piece in pieces]
+def stream(*pieces: str, is_complete: bool = True, more: bytes = b"", end: str = "stop") -> Reply:
+    """Return a streamed completion, which has ended for a reason, with ``more`` at its end."""
+    choices = [{"delta": {"content": piece}} for piece in pieces] + [{"delta": {}, "finish_reason": end}]
+    events = [json.dumps({"choices": [choice]}) for choice in choices]
     events += ["[DONE]"] if is_complete else []
     body = "".join(f"data: {event}\n\n" for event in events)
     return Reply(body.encode() + more, headers={"Content-Type": "text/event-stream"})

@@ -335,6 +335,23 @@ def test_thoughts_of_a_model_are_no_part_of_its_answer(context: QuestionContext)
         answer_question(context, ChatEndpoint(url=chat.url, model="m"))
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_an_answer_that_reached_its_maximum_length_is_said_to_be_cut(
+    context: QuestionContext, *, is_streamed: bool
+) -> None:
+    make = stream if is_streamed else say
+    with run_chat(lambda _: make("It opens [1] when the", end="length")) as chat:
+        *_, answer = stream_answer(context, ChatEndpoint(url=chat.url, model="m"), is_streamed=is_streamed)
+    assert isinstance(answer, CitedAnswer)
+    assert answer.text == "It opens [1] when the [\u2026]"
+    assert answer.notes == ("the answer is cut, since it reached the maximum length of a reply",)
+    with run_chat(lambda _: make("", end="length")) as chat, pytest.raises(EndpointError, match="with text, got none"):
+        [*ChatEndpoint(url=chat.url, model="m")._ask([], is_streamed=is_streamed)]
+    thought = make("<think>It", end="length")
+    with run_chat(lambda _: thought) as chat, pytest.raises(EndpointError, match="thoughts only"):
+        [*stream_answer(context, ChatEndpoint(url=chat.url, model="m"), is_streamed=is_streamed)]
+
+
 def test_stream_that_refuses_or_breaks(context: QuestionContext) -> None:
     with run_chat(lambda _: stream("NOT ", "SHO", "WN.")) as chat:
         (answer,) = stream_answer(context, ChatEndpoint(url=chat.url, model="m"))

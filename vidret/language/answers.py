@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vidret.errors import VidretError
-from vidret.language.endpoint import ChatEndpoint, drop_thoughts, read_reply, write_data_chat
+from vidret.language.endpoint import CUT, ChatEndpoint, drop_thoughts, read_reply, write_data_chat
 from vidret.language.retrieval import ContextMoment, QuestionContext
 from vidret.text import sanitize, show_path
 from vidret.types import TimedText, to_row
@@ -226,6 +226,8 @@ def check_citations(context: QuestionContext, reply: str) -> CitedAnswer:
     notes = list(context.notes)
     if len(text) > MAX_ANSWER:
         notes.append(f"the answer was cut after {MAX_ANSWER} characters")
+    elif reply.endswith(CUT):
+        notes.append("the answer is cut, since it reached the maximum length of a reply")
     text = _UNSAFE.sub(" ", text[:MAX_ANSWER]).strip()
     if re.fullmatch(rf"\W*{NOT_SHOWN}\W*", text, re.I):
         return CitedAnswer(text=NOTHING, is_shown=False, cited=(), context=context, notes=tuple(notes))

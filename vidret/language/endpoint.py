@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 KEY_VARIABLE = "VIDRET_LLM_KEY"
 MAX_ANSWER_BYTES = 1 << 20
+CUT = " [\u2026]"  # ends a reply that reached its maximum length
 MAX_REPLY = 16_000  # characters that are read, without thoughts
 # Some prompts hold the beginning of a thought, and a limit of tokens may cut off its end.
 _THOUGHT = re.compile(r"\A(?:(?!<think>).)*</think>|<think>.*?(?:</think>|\Z)", re.S | re.I)
@@ -188,12 +189,14 @@ def _read_answer(kind: str, lines: Iterator[bytes]) -> Iterator[str]:
 
 
 def _read_message(answer: Any) -> str:
-    message = answer["choices"][0]["message"]
+    choice = answer["choices"][0]
+    message = choice["message"]
     _check_refusal(message.get("refusal"))
     content = message["content"]
     if isinstance(content, list):
         content = "".join(part["text"] for part in content if part.get("type") == "text")
-    return _check_text(content)
+    text = _check_text(content)
+    return text + CUT if text and choice.get("finish_reason") == "length" else text
 
 
 def _check_refusal(refusal: Any) -> None:
@@ -213,7 +216,7 @@ def _check_text(text: Any) -> str:
 
 def _read_events(lines: Iterator[bytes]) -> Iterator[str]:
     """Yield the pieces of a streamed answer."""
-    refusal = ""
+    refusal, has_text = "", False
     for line in lines:
         data = line.removeprefix(b"data:").strip()
         if not line.startswith(b"data:") or not data:
@@ -225,6 +228,9 @@ def _read_events(lines: Iterator[bytes]) -> Iterator[str]:
             delta = choice.get("delta", {})
             refusal += _check_text(delta.get("refusal") or "")
             piece = _check_text(delta.get("content") or "")
+            has_text = has_text or bool(piece)
             if piece:
                 yield piece
+            if has_text and choice.get("finish_reason") == "length":
+                yield CUT
     raise ValueError("the stream must end with [DONE]")
