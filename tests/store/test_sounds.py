@@ -117,6 +117,18 @@ def test_damaged_windows_are_left_out_and_named(tmp_path: Path) -> None:
     assert read_complete(tmp_path) == {("a", "speech"), ("b", "sound"), ("b", "speech")}, "the next run reads it again"
 
 
+def test_no_damage_is_left_after_a_repair(tmp_path: Path) -> None:
+    with SoundStore.create(tmp_path) as sounds:
+        for content in "ab":
+            sounds.add(content, "m", make_windows(*range(50)))
+    intact = (tmp_path / FILE).read_bytes()
+    for start in range(0, len(intact), 300):
+        damaged = intact[:start] + bytes(500) + intact[start + 500 :]
+        (tmp_path / FILE).write_bytes(damaged[: len(intact)])
+        find_damaged_sounds(tmp_path, repair=True)
+        assert find_damaged_sounds(tmp_path, repair=False) == []
+
+
 def test_a_file_that_is_no_database_is_named_and_removed(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"not a database" * 100)
     add_words(tmp_path, "a", ["applause"], source="sound")

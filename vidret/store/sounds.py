@@ -127,6 +127,8 @@ def find_damaged_sounds(index: Path, *, repair: bool) -> list[str]:
         return []
     try:
         with SoundStore.open(index, write=repair) as sounds:
+            if (damage := sounds.database.value("PRAGMA integrity_check(1)")) != "ok":  # rows may not be deleted
+                raise StoreError(f"{path}: {damage}")
             columns = "rowid, content, printf('%g', start_s)"  # which may be no number
             bad = sounds.database.rows(f"SELECT {columns} FROM windows WHERE NOT {INTACT}")
             if repair and bad:
