@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -29,6 +30,7 @@ from vidret.types import Filters, Hit, SearchOptions, SegmentEmbedding, TextSour
 pytestmark = pytest.mark.usefixtures("sentences")
 
 NUM_OTHERS = 260  # more than a search reads of one kind
+NUM_HARBOURS = 200
 GREETING = "good morning everyone"
 
 
@@ -146,6 +148,59 @@ def test_words_of_a_new_video_are_found_by_an_open_engine(tmp_path: Path) -> Non
             assert len(engine.search('"red button"', 10)) == 2
             texts.remove(texts.tracks("v0"))
             assert len(engine.search('"red button"', 10)) == 1
+
+
+@pytest.fixture(scope="module")
+def harbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Three videos in which more texts say the same than a search finds, and one something else after the 150th."""
+    index = build(tmp_path_factory.mktemp("harbours"), [(f"{name}.mp4", "speech", "") for name in "abc"])
+    said = [TimedText(10.0 * row, 10.0 * row + 2, "the harbour", "speech", 0.9, "en") for row in range(NUM_HARBOURS)]
+    said.append(TimedText(1503.5, 1505.0, "quarterly budget", "speech", 0.9, "en"))
+    with TextStore.open(index, write=True) as texts:
+        for video_index in range(3):
+            track = texts.begin(f"v{video_index}", "speech", "model", duration_s=12.0)
+            texts.add(track, said, FakeSentences().encode([text.text for text in said]), until_s=2000.0)
+            texts.finish(track)
+        texts.save()
+    with Engine(index, NamedColours(), device="cpu") as engine:
+        yield engine
+
+
+@pytest.mark.parametrize(
+    ("query", "starts"),
+    [
+        ("the harbour, then within 3 seconds quarterly budget", [1500.0, 1503.5]),
+        ("quarterly budget, then within 6 seconds the harbour", [1503.5, 1510.0]),
+        ("quarterly budget, then the harbour", [1503.5, 1510.0]),
+    ],
+)
+@pytest.mark.parametrize("sources", [None, ("speech",)])
+def test_events_are_placed_on_texts_that_others_hide(
+    harbours: Engine, query: str, starts: list[float], sources: tuple[TextSource, ...] | None
+) -> None:
+    hits = harbours.search(query, 3, sources=sources)
+    assert [[event.start for event in hit.events] for hit in hits] == [starts] * 3
+    moments = harbours.locate(query, 3, sources=sources)
+    assert [[event.start for event in moment.events] for moment in moments] == [starts] * 3
+    alone = harbours.locate(query, 1, video=moments[0].video, sources=sources)
+    assert alone[0].score == pytest.approx(moments[0].score)
+    assert hits[0].score == pytest.approx(moments[0].score)
+
+
+def test_all_texts_of_several_videos_are_located(harbours: Engine) -> None:
+    found = harbours.locate("the harbour", 3 * NUM_HARBOURS, sources=("speech",))
+    assert Counter(moment.video for moment in found) == dict.fromkeys((1, 2, 3), NUM_HARBOURS)
+
+
+def test_texts_of_too_many_videos_are_not_completed_which_is_logged(
+    harbours: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fusion, "MAX_COMPLETED_TEXTS", 2 * NUM_HARBOURS + 2)
+    fusion._note_bound.cache_clear()
+    with caplog.at_level("INFO", "vidret"):
+        hits = harbours.search("the harbour, then within 3 seconds quarterly budget", 3, sources=("speech",))
+    assert len(hits) == 2
+    assert [record.getMessage().count("all texts of the best 2 videos") for record in caplog.records] == [1]
 
 
 @pytest.mark.parametrize("name", ["find", "make_question"])

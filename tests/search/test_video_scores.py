@@ -188,7 +188,28 @@ def test_candidates_keep_their_order_however_low_they_are_and_take_other_frames(
     candidates = VideoCandidates(structure, pictures, {})
     assert [(video.video_id, video.score) for video in candidates] == [(2, -40.0), (1, -80.0), (3, -400.0)]
     assert candidates.list_best(2) == [2, 1]
-    assert [video.video_id for video in candidates.replace_pictures({1: pictures[2], 2: pictures[3]})] == [1, 2, 3]
+    candidates.update(VideoCandidates(structure, {1: pictures[2], 2: pictures[3]}, {}))
+    assert [video.video_id for video in candidates] == [1, 2, 3]
+
+
+def test_further_texts_may_raise_a_video_whose_best_ones_do_not_fit_together() -> None:
+    """The texts of the first video follow one another in time, of the second too late, and the third lacks one."""
+    structure = QueryStructure(clauses=(make_clause("a"), make_clause("b")), steps=((0,), (1,)), gaps_s=(None, 3.0))
+
+    def say(video_id: int, starts: Sequence[float], evidence: float) -> list[Match]:
+        return [Match(video_id, "speech", start, start + 1.0, evidence) for start in starts]
+
+    texts = {
+        1: [say(1, [0.0, 9.0], 5.0), say(1, [10.0], 6.0)],
+        2: [say(2, [0.0, 9.0], 5.0), say(2, [50.0], 6.0)],
+        3: [[], say(3, [50.0], 6.0)],
+    }
+    candidates = VideoCandidates(structure, {}, texts)
+    assert candidates.find_raised([1, 2, 3], [4.5, ABSENT]) == [2]
+    assert candidates.find_raised([1, 2, 3], [ABSENT, ABSENT]) == []
+    candidates.update(VideoCandidates(structure, {}, {2: [say(2, [0.0, 9.0, 48.0], 5.0), say(2, [50.0], 6.0)]}))
+    assert candidates.find_raised([1, 2, 3], [4.5, ABSENT]) == []
+    assert [video.video_id for video in candidates] == [1, 2]
 
 
 def test_the_first_of_equal_frames_is_best() -> None:

@@ -145,7 +145,8 @@ def _list_texts(index: OpenIndex, query: Query, video_id: int) -> tuple[CurveTex
     texts = index.texts
     if texts is None:
         return ()
-    scores = score_video(index, make_question(index, plan(index, query), SearchOptions(), video_id=video_id), video_id)
+    question = make_question(index, plan(index, query), SearchOptions(), video_ids=[video_id])
+    scores = score_video(index, question, video_id)
     if scores is None or scores.line is None:
         return ()
     offset, slope = scores.line

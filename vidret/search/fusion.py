@@ -9,7 +9,7 @@ same time, or one after the other.
 import heapq
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
@@ -21,12 +21,13 @@ from vidret.channels.picture.channel import list_segments
 from vidret.channels.picture.evidence import VideoPictures, lower_pictures
 from vidret.channels.sounds.channel import SoundChannel, join_evidence
 from vidret.channels.texts.channel import TextChannel
+from vidret.channels.texts.matching import PHRASES, TEXTS
 from vidret.search.feedback import Feedback, Ids, SegmentSpace
 from vidret.search.open_index import OpenIndex
 from vidret.search.people import Presence
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure
 from vidret.search.query.marks import find_mentions
-from vidret.search.video_scores import VideoCandidates, VideoScores
+from vidret.search.video_scores import ABSENT, VideoCandidates, VideoScores
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, SOURCES, Evidence, SearchOptions
 
@@ -35,6 +36,9 @@ SAID = 1.0
 COVERED_TEXTS = 30  # of a clause, while which frames are compared as well
 # Videos of which all frames are read for several clauses, since the nearest segments of one clause may lack the others.
 MAX_PLACED, MAX_PLACED_SEGMENTS = 200, 1200
+# Videos of which all texts are read, since of many that match a clause some are found, perhaps not those at the right
+# time.
+MAX_COMPLETED, MAX_COMPLETED_TEXTS = 20, 1000
 
 logger = logging.getLogger(__name__)
 
@@ -76,15 +80,15 @@ def make_question(
     query: AnalysedQuery,
     options: SearchOptions,
     *,
-    video_id: int | None = None,
+    video_ids: Sequence[int] | None = None,
     supposed: Sequence[tuple[int, float]] = (),
 ) -> Question:
-    """Return a query with the texts that match it: the best of the index, or all of one video.
+    """Return a query with the texts that match it: the best of the index, or all of some videos.
 
     ``supposed`` times compete with likes if the options do not list what was seen.
     """
     structure = query.structure
-    texts, sounds = (index.texts, index.sounds) if query.vectors.shape[1] else (None, None)
+    texts = index.texts if query.vectors.shape[1] else None
     excluded = lowered = frozenset[int]()
     if texts is not None and structure.excluded:
         spoken = [term for term in structure.excluded if not find_mentions(term)]  # a concept is not spoken
@@ -105,23 +109,50 @@ def make_question(
         weigh=None if feedback is None else partial(_weigh, index.segments, feedback, structure),
         adjust=None if presence is None else presence.adjust,
     )
-    found: dict[int, VideoTexts] = {}
-    channels: list[TextChannel | SoundChannel] = [part for part in (texts, sounds) if part is not None]
+    question = Question(query=query, asked=asked, texts={}, lowered=lowered, feedback=feedback, presence=presence)
+    found = _read_texts(index, question, video_ids)
+    return replace(question, asked=replace(asked, covered=_list_covered(structure, found)), texts=found)
+
+
+def _read_texts(index: OpenIndex, question: Question, video_ids: Sequence[int] | None) -> dict[int, VideoTexts]:
+    """Return the texts that match a query: the best of the index, or all of some videos."""
+    asked, found = question.asked, dict[int, VideoTexts]()
+    channels: tuple[TextChannel | SoundChannel | None, ...] = (index.texts, index.sounds)
     for channel in channels:
-        channel_texts = channel.find(asked) if video_id is None else channel.score(asked, [video_id])
-        found = channel_texts if channel is texts else join_evidence(found, channel_texts)
+        if channel is not None and asked.vectors.shape[1]:
+            channel_texts = channel.find(asked) if video_ids is None else channel.score(asked, video_ids)
+            found = channel_texts if channel is index.texts else join_evidence(found, channel_texts)
     if asked.weigh is not None:
         found = _weigh_texts(index.store, asked.weigh, found)
-    if presence is not None:
-        found = _adjust_texts(presence, found)
-    return Question(
-        query=query,
-        asked=replace(asked, covered=_list_covered(structure, found)),
-        texts=found,
-        lowered=lowered,
-        feedback=feedback,
-        presence=presence,
-    )
+    return found if question.presence is None else _adjust_texts(question.presence, found)
+
+
+def complete_texts(index: OpenIndex, question: Question, video_ids: Sequence[int]) -> Question:
+    """Return a question with all texts of some videos, of those in which a search may have missed some.
+
+    These are the first ones with ``MAX_COMPLETED_TEXTS`` texts; that others are left as they are is logged.
+    """
+    missed = find_missed(question)
+    cut = [
+        video_id
+        for video_id in video_ids
+        if any(texts and nats > ABSENT for texts, nats in zip(question.texts.get(video_id, ()), missed, strict=False))
+    ]
+    if index.texts is None or not cut:
+        return question
+    chosen = _choose_first(cut, partial(index.texts.list_texts, question.asked), MAX_COMPLETED_TEXTS, "texts")
+    return replace(question, texts={**question.texts, **_read_texts(index, question, chosen)})
+
+
+def find_missed(question: Question) -> list[float]:
+    """Return the evidence up to which a search may have missed texts of each clause; ``ABSENT`` if it missed none."""
+    is_seen, missed = "picture" in question.asked.sources, list[float]()  # then silent texts do not count
+    for index, clause in enumerate(question.asked.clauses):
+        matches = (match for video_texts in question.texts.values() for match in video_texts[index])
+        telling = [match.evidence for match in matches if not (is_seen and match.is_silent)]
+        limit = PHRASES if clause.phrases else TEXTS
+        missed.append(heapq.nlargest(limit, telling)[-1] if len(telling) >= limit else ABSENT)
+    return missed
 
 
 def _weigh(
@@ -188,40 +219,46 @@ def rank(index: OpenIndex, question: Question, depth: int) -> VideoCandidates:
             # Other queries do not depend on the nearest segments.
             ranked.complete = partial(_complete, index, question, found)
         return ranked
-    if not found:
-        return ranked
-    placed = _choose_placed(index.store, ranked.list_best(MAX_PLACED))
-    pictures = index.pictures.score(asked, placed)
-    return ranked.replace_pictures(lower_pictures(pictures, question.lowered, SAID))
+    best = ranked.list_best(MAX_PLACED)
+    if found:
+        placed = _choose_first(best, partial(list_segments, index.store), MAX_PLACED_SEGMENTS, "frames")
+        found = {**found, **index.pictures.score(asked, placed)}
+        ranked.update(_fuse(question, found, placed))
+    if raised := ranked.find_raised(best[:MAX_COMPLETED], find_missed(question)):
+        ranked.update(_fuse(complete_texts(index, question, raised), found, raised))
+    return ranked
 
 
 def _complete(
     index: OpenIndex, question: Question, known: Mapping[int, VideoPictures], video_ids: Sequence[int]
 ) -> VideoCandidates:
     """Return some videos with the segments and texts that set their scores, independent of the number of candidates."""
-    texts = {video_id: question.texts[video_id] for video_id in video_ids if video_id in question.texts}
-    pictures = index.pictures.find_in_videos(question.asked, video_ids, known)
-    return _fuse(replace(question, texts=texts), pictures)
+    return _fuse(question, index.pictures.find_in_videos(question.asked, video_ids, known), video_ids)
 
 
 def score_video(index: OpenIndex, question: Question, video_id: int) -> VideoScores | None:
     """Return the scores of one whole video over time; None if nothing of it is stored."""
-    texts = {video_id: question.texts[video_id]} if video_id in question.texts else {}
-    question = replace(question, texts=texts)
-    scores = next(iter(_fuse(question, index.pictures.score(question.asked, [video_id]))), None)
+    scores = next(iter(_fuse(question, index.pictures.score(question.asked, [video_id]), [video_id])), None)
     structure = question.query.structure
     if scores is not None and structure.clauses[0].phrases and not structure.is_joint:
         # As in ``rank``, only pictures count that are seen while a text has the phrases.
         covered = [span for span in question.asked.covered if span[0] == video_id]
         seen = index.pictures.find(replace(question.asked, covered=covered))
-        scores.score = max(video.score for video in _fuse(question, seen))
+        scores.score = max(video.score for video in _fuse(question, seen, [video_id]))
     return scores
 
 
-def _fuse(question: Question, pictures: Mapping[int, VideoPictures]) -> VideoCandidates:
+def _fuse(
+    question: Question, pictures: Mapping[int, VideoPictures], video_ids: Sequence[int] | None = None
+) -> VideoCandidates:
+    """Return all candidates, or some."""
+    found = question.texts
+    if video_ids is not None:
+        pictures = {key: pictures[key] for key in video_ids if key in pictures}
+        found = {key: found[key] for key in video_ids if key in found}
     texts: dict[int, Sequence[Sequence[Match]]] = {}
     asks_more = [clause.asks_more for clause in question.query.structure.clauses]
-    for video_id, video_texts in question.texts.items():
+    for video_id, video_texts in found.items():
         clause_matches: Sequence[Sequence[Match]] = video_texts
         if video_id in pictures:
             clause_matches = [[match for match in clause if not match.is_silent] for clause in clause_matches]
@@ -232,18 +269,20 @@ def _fuse(question: Question, pictures: Mapping[int, VideoPictures]) -> VideoCan
                 ]
         if video_id in question.lowered:
             clause_matches = [_add_evidence(clause, -SAID) for clause in clause_matches]
-        if any(clause_matches):
+        if any(clause_matches) or video_id in pictures:
             texts[video_id] = clause_matches
     return VideoCandidates(question.query.structure, lower_pictures(pictures, question.lowered, SAID), texts)
 
 
-def _choose_placed(store: Store, video_ids: Sequence[int]) -> Sequence[int]:
-    """Return the first videos that together have at most ``MAX_PLACED_SEGMENTS`` segments."""
+def _choose_first(
+    video_ids: Sequence[int], list_pieces: Callable[[Sequence[int]], Ids], most: int, kind: str
+) -> Sequence[int]:
+    """Return the first videos that together have at most so many pieces, at least one video."""
     total = 0
     for num_chosen, video_id in enumerate(video_ids):
-        total += len(list_segments(store, [video_id]))
-        if num_chosen and total > MAX_PLACED_SEGMENTS:
-            _note_bound(num_chosen)
+        total += len(list_pieces([video_id]))
+        if num_chosen and total > most:
+            _note_bound(num_chosen, kind)
             return video_ids[:num_chosen]
     return video_ids
 
@@ -280,7 +319,7 @@ def _add_evidence(matches: Sequence[Match], nats: float) -> Sequence[Match]:
     return [match._replace(evidence=match.evidence + nats) for match in matches] if nats else matches
 
 
-@lru_cache(maxsize=1)
-def _note_bound(num_videos: int) -> None:
-    """Log, once, that events were placed by the frames of some videos only."""
-    logger.info("events were placed by all frames of the best %d videos, by the nearest segments of others", num_videos)
+@lru_cache(maxsize=2)
+def _note_bound(num_videos: int, kind: str) -> None:
+    """Log, once, that events were placed by all frames or texts of some videos only."""
+    logger.info("events were placed by all %s of the best %d videos, by those found of others", kind, num_videos)

@@ -13,13 +13,13 @@ from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span, drop_overlapping
 from vidret.search.curves import RankedVideo, choose_video, describe_video, read_curve
 from vidret.search.fused_moments import FusedSpan, find_similarity
-from vidret.search.fusion import Question, count_compared, make_question, score_video
+from vidret.search.fusion import Question, complete_texts, count_compared, make_question, score_video
 from vidret.search.heads.base import MomentHead
 from vidret.search.hits import find_best_videos, keep_probable, make_evidence
 from vidret.search.open_index import OpenIndex
 from vidret.search.placed_moments import find_query_spans, list_events
 from vidret.search.probability import ScoreStandard, load_probabilities
-from vidret.search.query.clauses import AnalysedQuery, QueryStructure
+from vidret.search.query.clauses import QueryStructure
 from vidret.search.query.planning import plan
 from vidret.search.video_scores import VideoScores
 from vidret.store.lookup import find_cuts
@@ -43,8 +43,15 @@ def locate(
 ) -> list[Moment]:
     """Return the best moments in one video, or in the best videos of a search, of which ``fold`` drops copies."""
     planned = plan(index, query, sources=options.sources, person=options.person)
-    videos = _search_videos(index, planned, options) if video is None else [choose_video(index.store, video)]
-    question, scored = _score_videos(index, planned, videos, options, grounder)
+    asked = SearchOptions(k=options.videos, filters=options.filters, sources=options.sources)
+    if video is None:
+        question, found = find_best_videos(index, planned, asked)
+        videos = [RankedVideo(video_id=one.scores.video_id, path=one.paths[0], standard=one.standard) for one in found]
+        question = complete_texts(index, question, [one.video_id for one in videos])
+    else:
+        videos = [choose_video(index.store, video)]
+        question = make_question(index, planned, asked, video_ids=[videos[0].video_id])
+    scored = _score_videos(index, question, videos, options, grounder)
     wanted = k = options.k + options.offset
     while True:  # folded copies must be replaced; after an improbable moment, none is likelier
         moments = _choose_moments(index, question, scored, replace(options, k=k))
@@ -70,6 +77,7 @@ def locate_many(
     """
     found: list[list[list[Moment]]] = []
     unpaged = replace(options, k=options.k + options.offset)
+    asked = SearchOptions(sources=options.sources, filters=options.filters)
     for first in range(0, len(queries), MAX_TOGETHER):
         together = queries[first : first + MAX_TOGETHER]
         batch = [plan(index, query, sources=options.sources, person=options.person) for query in together]
@@ -77,36 +85,27 @@ def locate_many(
         for video in videos:
             chosen = [choose_video(index.store, video)]
             for query_index, query in enumerate(batch, start=first):
-                scored = _score_videos(index, query, chosen, options, grounder, among_all=among_all)
-                moments = _choose_moments(index, *scored, unpaged)
+                question = make_question(index, query, asked, video_ids=[video])
+                scored = _score_videos(index, question, chosen, options, grounder, among_all=among_all)
+                moments = _choose_moments(index, question, scored, unpaged)
                 found[query_index].append(keep_probable(moments, options.at_least)[options.offset :])
     return found
 
 
-def _search_videos(index: OpenIndex, query: AnalysedQuery, options: LocateOptions) -> list[RankedVideo]:
-    search = SearchOptions(k=options.videos, filters=options.filters, sources=options.sources)
-    return [
-        RankedVideo(video_id=found.scores.video_id, path=found.paths[0], standard=found.standard)
-        for found in find_best_videos(index, query, search)[1]
-    ]
-
-
 def _score_videos(
     index: OpenIndex,
-    query: AnalysedQuery,
+    question: Question,
     videos: Sequence[RankedVideo],
     options: LocateOptions,
     grounder: MomentHead | None,
     *,
     among_all: bool = False,
-) -> tuple[Question, list[tuple[RankedVideo, VideoScores]]]:
+) -> list[tuple[RankedVideo, VideoScores]]:
     """Return the scores of some videos over time; a grounding head, if there is one, finds the spans of pictures.
 
     A video that was not searched for is rated by itself, or with ``among_all`` against the whole index.
     """
-    asked = SearchOptions(sources=options.sources, filters=options.filters)
-    question = make_question(index, query, asked, video_id=videos[0].video_id if len(videos) == 1 else None)
-    has_pictures = "picture" in question.asked.sources
+    query, has_pictures = question.query, "picture" in question.asked.sources
     if not has_pictures or not query.is_text or query.has_mentions:
         grounder = None  # a head reads text
     if grounder is None and has_pictures and not has_frame_vectors(index.encoder):
@@ -129,7 +128,7 @@ def _score_videos(
         scored.append((replace(video, standard=standard), scores))
     if grounder is not None:
         _ask_head(index.pictures, grounder, question, scored, options)
-    return question, scored
+    return scored
 
 
 def _choose_moments(

@@ -285,24 +285,46 @@ class VideoCandidates:
                 continue
             heapq.heappush(heap, (-scores.score, index, scores))
 
+    def update(self, others: "VideoCandidates") -> None:
+        """Replace what is known of some videos."""
+        self._pictures = {**self._pictures, **others._pictures}
+        self._texts = {**self._texts, **others._texts}
+        self._bounds |= others._bounds
+
     def drop(self, video_ids: Set[int]) -> None:
         """Leave some videos out of the iteration."""
         self._video_ids = [video_id for video_id in self._video_ids if video_id not in video_ids]
-
-    def replace_pictures(self, pictures: Mapping[int, VideoPictures]) -> "VideoCandidates":
-        """Return the candidates with the pictures of some videos replaced."""
-        return VideoCandidates(self._structure, {**self._pictures, **pictures}, self._texts)
 
     def list_best(self, limit: int) -> list[int]:
         """Return the ids of the videos with the highest bounds."""
         return heapq.nlargest(limit, self._video_ids, key=self._bounds.__getitem__)
 
+    def find_raised(self, video_ids: Sequence[int], missed: Sequence[float]) -> list[int]:
+        """Return the videos whose scores may rise by further texts, of up to so much evidence for each clause.
+
+        Such a text is no better than the best one found of its video, but may be where other clauses match as well.
+        """
+        raised = list[int]()
+        for video_id in video_ids if max(missed) > ABSENT else ():
+            texts = self._texts.get(video_id, ())
+            best = [self._sum_clause(clause, video_id) for clause in range(len(missed))]
+            reached = [
+                self._combine([*best[:clause], min(nats, matches[0].evidence), *best[clause + 1 :]])
+                for clause, (nats, matches) in enumerate(zip(missed, texts, strict=False))
+                if matches and nats > ABSENT
+            ]
+            if max(reached, default=-math.inf) > self._make(video_id).score + ROUNDING:
+                raised.append(video_id)
+        return raised
+
     def _bound(self, video_id: int) -> float:
         """Return an upper bound of a video's score."""
+        return self._combine([self._sum_clause(clause, video_id) for clause in range(len(self._structure.clauses))])
+
+    def _combine(self, best: Sequence[float]) -> float:
+        """Return the score of several clauses, given the evidence of each."""
         steps = self._structure.steps
-        totals = np.array(
-            [sum(self._sum_clause(clause, video_id) for clause in step) / math.sqrt(len(step)) for step in steps]
-        )
+        totals = np.array([sum(best[clause] for clause in step) / math.sqrt(len(step)) for step in steps])
         return float((totals if len(steps) == 1 else _limit(totals)).sum()) / math.sqrt(len(steps))
 
     def _sum_clause(self, clause: int, video_id: int) -> float:

@@ -208,9 +208,8 @@ def test_a_phrase_that_many_texts_hold_is_found_in_each_content(
 ) -> None:
     monkeypatch.setattr(matching, "PHRASES", 0)
     clauses = [replace(make_clause("x"), phrases=("fourth day", "lighthouse keeper"))]
-    (scored,) = matcher.score_content(
-        "film", clauses, random_vectors(make_texts(["one"])), typical=TYPICAL, num_texts=[9]
-    )
+    vectors = random_vectors(make_texts(["one"]))
+    (scored,) = matcher.score(matcher._store.store.searchable(), clauses, vectors, typical=TYPICAL, num_texts=[9])
     assert [match.text for match in split(scored)] == [text for text in SAID if "fourth day" in text]
 
 
@@ -222,11 +221,12 @@ def test_all_texts_of_a_content_are_scored_as_they_are_among_the_candidates(matc
     ]
     vectors = random_vectors(make_texts(["one", "two", "three"]))
     found = matcher.find(clauses, vectors, typical=TYPICAL, num_texts=COUNTS)
-    scored = matcher.score_content("film", clauses, vectors, typical=TYPICAL, num_texts=COUNTS)
+    ids = matcher._store.store.searchable()
+    scored = matcher.score(ids, clauses, vectors, typical=TYPICAL, num_texts=COUNTS)
     assert [len(matches.texts) for matches in scored] == [len(SAID), 1, len(SAID)]
     for candidates, others in zip(found, scored, strict=True):
         assert set(split(candidates)) <= set(split(others))
-    none = matcher.score_content("another film", clauses, vectors, typical=TYPICAL, num_texts=COUNTS)
+    none = matcher.score(ids[:0], clauses, vectors, typical=TYPICAL, num_texts=COUNTS)
     assert [split(matches) for matches in none] == [[], [], []]
 
 

@@ -11,7 +11,6 @@ The constants were fitted by maximum likelihood on libraries of clips and films 
 video; docs/measured.md has their quality on the other half.
 """
 
-import contextlib
 import hashlib
 import io
 import math
@@ -30,9 +29,9 @@ from vidret.channels.texts.matching import TextMatcher, TextMatches
 from vidret.channels.texts.sentence_models import is_bundled, load_model_of
 from vidret.encode.sentences import SentenceModel, is_english
 from vidret.encode.text_cache import encode_once
-from vidret.errors import StoreError
 from vidret.store.catalog.schema import reading_metadata
 from vidret.store.lookup import spread_evenly
+from vidret.store.snapshots.bitmap import Ids
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 from vidret.types import TEXT_SOURCES, Source, TextEmbedding, TextSource, Vector
@@ -147,16 +146,15 @@ class TextChannel:
         """Return all texts of some videos as matches of each clause."""
         if not any(source in TEXT_SOURCES for source in query.sources):
             return {}
-        rated: dict[int, VideoTexts] = {}
-        background, num_texts = self.background, self._count_texts(query)
-        for video_id in video_ids:
-            with contextlib.suppress(StoreError):  # the row of a video is damaged
-                fingerprint = self._pictures.videos.get(video_id).fingerprint
-                found = self._matcher.score_content(
-                    fingerprint, query.clauses, query.vectors, typical=background.typical, num_texts=num_texts
-                )
-                rated |= self._rate(query, found, background)
-        return rated
+        text_ids, background = self.list_texts(query, video_ids), self.background
+        found = self._matcher.score(
+            text_ids, query.clauses, query.vectors, typical=background.typical, num_texts=self._count_texts(query)
+        )
+        return self._rate(query, found, background)
+
+    def list_texts(self, query: ChannelQuery, video_ids: Sequence[int]) -> Ids:
+        """Return the texts of some videos that a query is compared with."""
+        return self.texts.list_texts(self._pictures, video_ids, query.sources)
 
     def _count_texts(self, query: ChannelQuery) -> list[int]:
         """Return the number of texts by which the rarity of each clause's words is measured, whatever the sources."""

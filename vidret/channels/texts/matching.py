@@ -149,19 +149,17 @@ class TextMatcher:
                 nearest[row] = text_ids
         return nearest
 
-    def score_content(
+    def score(
         self,
-        fingerprint: str,
+        text_ids: Int64[np.ndarray, " text"],
         clauses: Sequence[Clause],
         vectors: Float32[np.ndarray, "clause dim"],
         *,
         typical: Vector,
         num_texts: Sequence[int],
     ) -> list[TextMatches]:
-        """Return all texts of one content as matches of each clause, as ``find`` does."""
-        tracks = [track for track in self._store.tracks(fingerprint) if track.num_texts]
-        ids = np.array([row for track in tracks for row in self._store.store.segments.ids_of_video(track.id)], np.int64)
-        found = [ids if clause.phrases or clause.content else ids[:0] for clause in clauses]
+        """Return texts as matches of each clause, as ``find`` does."""
+        found = [text_ids if clause.phrases or clause.content else text_ids[:0] for clause in clauses]
         terms = [self._find_terms(clause.content) for clause in clauses]
         said = [pronounce_clause(clause) for clause in clauses]
         return self._score(clauses, vectors, typical, num_texts, terms, said, found)

@@ -78,6 +78,15 @@ class JoinedTextStore(SearchedTogether, TextStore):
         )
 
     @override
+    def list_texts(self, pictures: Store, video_ids: Sequence[int], sources: Sequence[Source] = SOURCES) -> Ids:
+        listed = self._pictures.ids.list_copies(video_ids)
+        ids = [
+            text_store.list_texts(pictures.parts[index_number], listed[index_number], sources) + index_number * STRIDE
+            for index_number, text_store in self._texts.items()
+        ]
+        return np.concatenate(ids)
+
+    @override
     def find_contents(self, tracks: Sequence[int] | Ids) -> set[str]:
         return {
             content

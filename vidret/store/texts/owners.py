@@ -1,14 +1,14 @@
 """The video and the source of each track of texts, and the tracks that a query may return."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot, find_rows, remember
-from vidret.types import TEXT_SOURCES, TextSource
+from vidret.types import TEXT_SOURCES, Source
 
 MAX_REMEMBERED = 16
 
@@ -23,23 +23,38 @@ class TrackOwners:
         self._selections: dict[object, Selection] = {}
         self._readings: tuple[Mapping[bytes, int], Mapping[bytes, int]] = {}, {}  # from the snapshots of these rows
 
-    def select(
-        self, texts: Snapshot, pictures: Snapshot, within: Selection, sources: tuple[TextSource, ...]
-    ) -> Selection:
+    def select(self, texts: Snapshot, pictures: Snapshot, within: Selection, sources: tuple[Source, ...]) -> Selection:
         """Return the tracks of some sources in the videos of a selection, and their searchable texts."""
 
         def find() -> Selection:
             self._update(texts, pictures)
-            num_tracks, tracks = len(texts.videos.ids), texts.videos
-            rows, codes = self._video_rows[:num_tracks], self._sources[:num_tracks]
-            is_known = (rows >= 0) & (rows < len(within.videos))
-            allowed = np.isin(codes, [TEXT_SOURCES.index(source) for source in sources]) & is_known
+            allowed, rows = self._find_shown(texts, sources)
+            allowed &= (rows >= 0) & (rows < len(within.videos))
             allowed[allowed] = within.videos[rows[allowed]]
-            allowed &= tracks.num_paths > 0
-            return texts.everything if allowed[tracks.num_segments > 0].all() else texts.select_videos(allowed)
+            has_texts = texts.videos.num_segments > 0
+            return texts.everything if allowed[has_texts].all() else texts.select_videos(allowed)
 
         with self._lock:
             return remember(self._selections, (texts.position, within, sources), find, MAX_REMEMBERED)
+
+    def find_tracks(
+        self, texts: Snapshot, pictures: Snapshot, video_ids: Sequence[int], sources: Sequence[Source]
+    ) -> Ids:
+        """Return the tracks of some sources in some videos."""
+        video_rows = pictures.find_videos(video_ids)
+        with self._lock:
+            self._update(texts, pictures)
+            shown, rows = self._find_shown(texts, sources)
+        tracks: Ids = texts.videos.ids[shown & np.isin(rows, video_rows[video_rows >= 0])]
+        return tracks
+
+    def _find_shown(
+        self, texts: Snapshot, sources: Sequence[Source]
+    ) -> tuple[Bool[np.ndarray, " track"], Int64[np.ndarray, " track"]]:
+        """Return a mask of the tracks of some sources that can be searched, and the row of each track's video."""
+        num_tracks = len(texts.videos.ids)
+        codes = [code for code, source in enumerate(TEXT_SOURCES) if source in sources]
+        return np.isin(self._sources[:num_tracks], codes) & (texts.videos.num_paths > 0), self._video_rows[:num_tracks]
 
     def find_owners(self, texts: Snapshot, pictures: Snapshot, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
         """Return the id of each track's video, -1 if it has no searchable one, and its source, by ``TEXT_SOURCES``."""

@@ -8,6 +8,7 @@ its subtitles) as one model read it. A text is a segment of its track, with its 
 
 import functools
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -169,6 +170,11 @@ class TextStore:
         """Return the texts of some sources in the videos of a selection of ``pictures``."""
         text_sources = tuple(source for source in TEXT_SOURCES if source in sources)
         return self._owners.select(self.store.snapshot(), pictures.snapshot(), within, text_sources)
+
+    def list_texts(self, pictures: Store, video_ids: Sequence[int], sources: Sequence[Source] = SOURCES) -> Ids:
+        """Return the texts of some sources in some videos of ``pictures``, rising."""
+        tracks = self._owners.find_tracks(self.store.snapshot(), pictures.snapshot(), video_ids, sources)
+        return self.store.overlapping_segments([(track, -math.inf, math.inf) for track in tracks.tolist()])
 
     def find_contents(self, tracks: Sequence[int] | Ids) -> set[str]:
         """Return the fingerprints of the contents of tracks that can be searched."""
