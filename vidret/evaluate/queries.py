@@ -97,15 +97,16 @@ def evaluate_queries(
     )
 
 
-def read_queries_folder(folder: Path) -> tuple[Split, Path]:
+def read_queries_folder(folder: Path, annotations: Path | None = None) -> tuple[Split, Path]:
     """Return the queries of a folder as a split with all of its videos, and their folder: videos/ if it exists.
 
-    Videos without a query are included by their path, since a search may find them by mistake.
+    The queries may be in another folder, ``annotations``. Videos without a query are included by their path, since a
+    search may find them by mistake.
 
     Raises:
         VidretError: queries.jsonl or a query in it is invalid, or several files match one name.
     """
-    split = read_queries("queries", folder / "queries.jsonl")
+    split = read_queries("queries", (annotations or folder) / "queries.jsonl")
     check_typed(split.corpus_queries)
     videos = folder / "videos" if (folder / "videos").is_dir() else folder
     files = set(find_videos(split.videos, videos)[0].values())

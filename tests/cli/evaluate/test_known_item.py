@@ -26,11 +26,17 @@ def test_the_command_searches_captions_and_moments(
     ]
     write_rows(tmp_path / "captions.jsonl", captions)
     queries = [{"query": "green", "kind": "picture", "file": "green.mp4", "relevant_windows": [[0, 3]]}]
-    write_rows(tmp_path / "queries.jsonl", queries)
+    (tmp_path / "notes").mkdir()
+    for folder in (tmp_path, tmp_path / "notes"):
+        write_rows(folder / "queries.jsonl", queries)
     models = ("--model", "colours", "--user-model", "patches")
-    for data in ("captions", "queries"):
-        out = tmp_path / "out" / data
-        code, printed, err = run("eval", "known-item", "--videos", tmp_path, "--data", data, "--out", out, *models)
+    for data, notes in (("captions", None), ("queries", None), ("queries", tmp_path / "notes")):
+        out = tmp_path / "out" / f"{data}-{notes is None}"
+        annotations = ("--annotations", notes) if notes else ()
+        if notes:
+            (tmp_path / "queries.jsonl").unlink()
+        given = ("--videos", tmp_path, "--data", data, *annotations)
+        code, printed, err = run("eval", "known-item", *given, "--out", out, *models)
         assert code == 0, err
         assert printed.startswith("known items by the rank that the text leaves, each in 3 videos\n")
         assert read(out / "report.json")["results"]["known_items"][0]["num_tasks"] == (3 if data == "captions" else 1)

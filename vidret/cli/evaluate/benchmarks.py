@@ -212,7 +212,7 @@ def known_item_command(run: KnownItemRun) -> None:
 
     run = run.named("known-item")
     if run.data == QUERIES:
-        split, videos = read_queries_folder(run.videos)
+        split, videos = read_queries_folder(run.videos, run.annotations)
         run = replace(run, videos=videos)
         words = parse_words("auto", "auto", run.index or run.target / "index")
     else:
