@@ -3,7 +3,6 @@
 import asyncio
 import mimetypes
 import threading
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -71,8 +70,7 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
             content = await thumbnails.draw(thumbnail)
         except DecodeError as error:
             reason = sanitize(" ".join(error.reason.split())).encode("ascii", "replace").decode()
-            missing = partial(draw_reason, error.reason, (w, w * 9 // 16))
-            tile = await run_in_threadpool(lambda: encode_jpeg(missing()))
+            tile = await run_in_threadpool(draw_missing, error.reason, w)
             return Response(tile, media_type="image/jpeg", headers={"X-Vidret-Reason": reason})
         return Response(content, media_type="image/jpeg", headers=headers)
 
@@ -94,6 +92,11 @@ async def draw_video(engine: Engine, thumbnails: Thumbnails, video: StoredVideo,
     """
     path, status = await thumbnails.ask_disk(stat_video, engine, video)
     return await thumbnails.get(path, min(time_s, video.duration), width, status)
+
+
+def draw_missing(reason: str, width: int) -> bytes:
+    """Return a grey JPEG with the reason why there is no frame."""
+    return encode_jpeg(draw_reason(reason, (width, width * 9 // 16)))
 
 
 def open_local_video(engine: Engine, video_id: int, *, purpose: str) -> tuple[str, BinaryIO]:
