@@ -128,20 +128,25 @@ def _read_texts(index: OpenIndex, question: Question, video_ids: Sequence[int] |
 
 
 def complete_texts(index: OpenIndex, question: Question, video_ids: Sequence[int]) -> Question:
-    """Return a question with all texts of some videos, of those in which a search may have missed some.
+    """Return a question with all texts of some videos: of the first ones with ``MAX_COMPLETED_TEXTS`` texts.
 
-    These are the first ones with ``MAX_COMPLETED_TEXTS`` texts; that others are left as they are is logged.
+    That others are left as they are is logged.
     """
+    if index.texts is None or not video_ids:
+        return question
+    list_texts = partial(index.texts.list_texts, question.asked)
+    chosen = _choose_first(video_ids, list_texts, MAX_COMPLETED_TEXTS, "texts")
+    return replace(question, texts={**question.texts, **_read_texts(index, question, chosen)})
+
+
+def find_incomplete(question: Question, video_ids: Sequence[int]) -> list[int]:
+    """Return the videos with texts that match a clause, of which a search may have missed others."""
     missed = find_missed(question)
-    cut = [
+    return [
         video_id
         for video_id in video_ids
         if any(texts and nats > ABSENT for texts, nats in zip(question.texts.get(video_id, ()), missed, strict=False))
     ]
-    if index.texts is None or not cut:
-        return question
-    chosen = _choose_first(cut, partial(index.texts.list_texts, question.asked), MAX_COMPLETED_TEXTS, "texts")
-    return replace(question, texts={**question.texts, **_read_texts(index, question, chosen)})
 
 
 def find_missed(question: Question) -> list[float]:

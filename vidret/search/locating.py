@@ -13,7 +13,7 @@ from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span, drop_overlapping
 from vidret.search.curves import RankedVideo, choose_video, describe_video, read_curve
 from vidret.search.fused_moments import FusedSpan, find_similarity
-from vidret.search.fusion import Question, complete_texts, count_compared, make_question, score_video
+from vidret.search.fusion import Question, complete_texts, count_compared, find_incomplete, make_question, score_video
 from vidret.search.heads.base import MomentHead
 from vidret.search.hits import find_best_videos, keep_probable, make_evidence
 from vidret.search.open_index import OpenIndex
@@ -47,7 +47,8 @@ def locate(
     if video is None:
         question, found = find_best_videos(index, planned, asked)
         videos = [RankedVideo(video_id=one.scores.video_id, path=one.paths[0], standard=one.standard) for one in found]
-        question = complete_texts(index, question, [one.video_id for one in videos])
+        incomplete = find_incomplete(question, [one.video_id for one in videos])
+        question = complete_texts(index, question, incomplete)
     else:
         videos = [choose_video(index.store, video)]
         question = make_question(index, planned, asked, video_ids=[videos[0].video_id])
